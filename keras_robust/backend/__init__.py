@@ -1,0 +1,49 @@
+"""The seam to the framework that Keras runs on; the only place of the package that names one.
+
+Each of `jax.py`, `tensorflow.py` and `torch.py` defines the same names:
+
+- `value_and_grad(fn, inputs, has_aux=False)`: calls `fn(inputs)`, which returns a scalar (or, with
+  `has_aux`, a pair of a scalar and a nest of tensors), and differentiates the scalar with respect to
+  every tensor of the nest `inputs`. Returns `(value, grads)` or `((value, aux), grads)`, all detached:
+  no gradient flows through them. `inputs` may be the weights that a `stateless_call` takes.
+- `jit(fn)`: compiles a pure function of nests of tensors (one compilation for each set of shapes). On
+  PyTorch it runs eagerly, without recording gradients. Keyword arguments are not supported.
+- `TrainStep`: a mixin in front of `keras.Model`. Before Keras's own `train_step` it calls
+  `self.prepare_batch(x, y, sample_weight)`, which returns the batch to train on, and
+  `self.weight_offsets(x, y)`, which returns None or one tensor for each trainable variable: the offset is
+  put on for the step and taken off after it. Both may read and assign Keras variables and call the model.
+- `synchronize(nest)`: waits until the tensors are computed, for timing.
+- `device_name()`: the accelerator or processor that tensors live on, in words.
+- `VERSION`: version of the framework.
+"""
+
+import keras
+
+_NAME = keras.backend.backend()
+
+if _NAME == "jax":
+    from keras_robust.backend.jax import VERSION as VERSION
+    from keras_robust.backend.jax import TrainStep as TrainStep
+    from keras_robust.backend.jax import device_name as device_name
+    from keras_robust.backend.jax import jit as jit
+    from keras_robust.backend.jax import synchronize as synchronize
+    from keras_robust.backend.jax import value_and_grad as value_and_grad
+elif _NAME == "tensorflow":
+    from keras_robust.backend.tensorflow import VERSION as VERSION
+    from keras_robust.backend.tensorflow import TrainStep as TrainStep
+    from keras_robust.backend.tensorflow import device_name as device_name
+    from keras_robust.backend.tensorflow import jit as jit
+    from keras_robust.backend.tensorflow import synchronize as synchronize
+    from keras_robust.backend.tensorflow import value_and_grad as value_and_grad
+elif _NAME == "torch":
+    from keras_robust.backend.torch import VERSION as VERSION
+    from keras_robust.backend.torch import TrainStep as TrainStep
+    from keras_robust.backend.torch import device_name as device_name
+    from keras_robust.backend.torch import jit as jit
+    from keras_robust.backend.torch import synchronize as synchronize
+    from keras_robust.backend.torch import value_and_grad as value_and_grad
+else:
+    raise ImportError(
+        "keras_robust runs on the Keras backends 'tensorflow', 'jax' and 'torch'. "
+        f"Received: KERAS_BACKEND={_NAME!r}. Set the environment variable KERAS_BACKEND to one of the three."
+    )

@@ -1,0 +1,50 @@
+"""JAX side of the seam; the contract is stated in `keras_robust.backend`."""
+
+import jax
+import keras
+
+VERSION = jax.__version__
+
+
+def value_and_grad(fn, inputs, has_aux=False):
+    """Differentiates a scalar function of a nest of tensors."""
+    value, grads = jax.value_and_grad(fn, has_aux=has_aux)(inputs)
+    return jax.lax.stop_gradient(value), jax.lax.stop_gradient(grads)
+
+
+def jit(fn):
+    """Compiles a pure function."""
+    return jax.jit(fn)
+
+
+def synchronize(nest):
+    """Waits until every tensor of the nest is computed."""
+    return jax.block_until_ready(nest)
+
+
+def device_name():
+    """The device that tensors live on, such as 'cpu' or 'NVIDIA H200'."""
+    return jax.devices()[0].device_kind
+
+
+class TrainStep:
+    """Prepares the batch and perturbs the weights around Keras's own `train_step`."""
+
+    def train_step(self, state, data):
+        """Runs one step on the prepared batch; see `keras_robust.backend`."""
+        trainable, non_trainable, optimizer, metrics = state
+        pairs = [
+            *zip(self.trainable_variables, trainable, strict=True),
+            *zip(self.non_trainable_variables, non_trainable, strict=True),
+        ]
+        # Keras variables hold stale values inside a traced step: the scope lends them the step's own.
+        with keras.StatelessScope(state_mapping=pairs) as scope:
+            data = self.prepare_batch(*keras.utils.unpack_x_y_sample_weight(data))
+            offsets = self.weight_offsets(data[0], data[1])
+        non_trainable = [scope.get_current_value(v) for v in self.non_trainable_variables]
+        if offsets is None:
+            return super().train_step((trainable, non_trainable, optimizer, metrics), data)
+        trainable = [value + offset for value, offset in zip(trainable, offsets, strict=True)]
+        logs, (trainable, *rest) = super().train_step((trainable, non_trainable, optimizer, metrics), data)
+        trainable = [value - offset for value, offset in zip(trainable, offsets, strict=True)]
+        return logs, (trainable, *rest)

@@ -1,0 +1,53 @@
+"""TensorFlow side of the seam; the contract is stated in `keras_robust.backend`."""
+
+import keras
+import tensorflow as tf
+
+VERSION = tf.__version__
+
+
+def value_and_grad(fn, inputs, has_aux=False):
+    """Differentiates a scalar function of a nest of tensors."""
+    inputs = tf.nest.map_structure(tf.stop_gradient, inputs)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(inputs)
+        value = fn(inputs)
+    scalar = value[0] if has_aux else value
+    grads = tape.gradient(scalar, inputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return tf.nest.map_structure(tf.stop_gradient, (value, grads))
+
+
+def jit(fn):
+    """Compiles a pure function with XLA."""
+    return tf.function(fn, jit_compile=True, autograph=False)
+
+
+def synchronize(nest):
+    """Waits until every tensor of the nest is computed."""
+    tf.nest.map_structure(lambda tensor: tensor.numpy(), nest)
+    return nest
+
+
+def device_name():
+    """The device that tensors live on, such as 'cpu' or 'NVIDIA H200'."""
+    devices = tf.config.list_physical_devices("GPU")
+    if not devices:
+        return "cpu"
+    return tf.config.experimental.get_device_details(devices[0]).get("device_name", "gpu")
+
+
+class TrainStep:
+    """Prepares the batch and perturbs the weights around Keras's own `train_step`."""
+
+    def train_step(self, data):
+        """Runs one step on the prepared batch; see `keras_robust.backend`."""
+        data = self.prepare_batch(*keras.utils.unpack_x_y_sample_weight(data))
+        offsets = self.weight_offsets(data[0], data[1])
+        if offsets is None:
+            return super().train_step(data)
+        for variable, offset in zip(self.trainable_variables, offsets, strict=True):
+            variable.assign_add(offset)
+        logs = super().train_step(data)
+        for variable, offset in zip(self.trainable_variables, offsets, strict=True):
+            variable.assign_sub(offset)
+        return logs

@@ -1,0 +1,59 @@
+"""PyTorch side of the seam; the contract is stated in `keras_robust.backend`."""
+
+import keras
+import torch
+from keras import tree
+
+VERSION = torch.__version__
+
+
+def _detach(nest):
+    return tree.map_structure(lambda t: t.detach() if isinstance(t, torch.Tensor) else t, nest)
+
+
+def value_and_grad(fn, inputs, has_aux=False):
+    """Differentiates a scalar function of a nest of tensors."""
+    inputs = tree.map_structure(lambda tensor: tensor.detach().requires_grad_(True), inputs)
+    with torch.enable_grad():
+        value = fn(inputs)
+        scalar = value[0] if has_aux else value
+        leaves = tree.flatten(inputs)
+        grads = torch.autograd.grad(scalar, leaves, allow_unused=True, materialize_grads=True)
+    return _detach(value), tree.pack_sequence_as(inputs, _detach(list(grads)))
+
+
+def jit(fn):
+    """Runs the function eagerly, without recording gradients."""
+    return torch.no_grad()(fn)
+
+
+def synchronize(nest):
+    """Waits until every tensor of the nest is computed."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return nest
+
+
+def device_name():
+    """The device that tensors live on, such as 'cpu' or 'NVIDIA H200'."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+class TrainStep:
+    """Prepares the batch and perturbs the weights around Keras's own `train_step`."""
+
+    def train_step(self, data):
+        """Runs one step on the prepared batch; see `keras_robust.backend`."""
+        with torch.no_grad():
+            data = self.prepare_batch(*keras.utils.unpack_x_y_sample_weight(data))
+            offsets = self.weight_offsets(data[0], data[1])
+        if offsets is None:
+            return super().train_step(data)
+        with torch.no_grad():
+            for variable, offset in zip(self.trainable_variables, offsets, strict=True):
+                variable.value.add_(offset)
+        logs = super().train_step(data)
+        with torch.no_grad():
+            for variable, offset in zip(self.trainable_variables, offsets, strict=True):
+                variable.value.sub_(offset)
+        return logs

@@ -1,0 +1,146 @@
+"""Checks of what a user hands in; every message says what, expected, received and how to fix it."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+
+Tensor: TypeAlias = Any
+"""A tensor of the backend that Keras runs on, or a NumPy array."""
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raises `ValueError` unless `value` is one of `choices`."""
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={value!r}.")
+
+
+def check_positive_integer(name: str, value: Any, minimum: int = 1) -> None:
+    """Raises `ValueError` unless `value` is an integer of at least `minimum`."""
+    integral = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not integral or value < minimum:
+        raise ValueError(f"`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}.")
+
+
+def check_images(x: Any, name: str = "x") -> np.ndarray:
+    """Returns images as a float32 array.
+
+    Args:
+        x: Images, shape `(batch, height, width, channels)` or `(batch, features)`, pixels in [0, 1].
+        name: Name of the argument, for the message.
+
+    Returns:
+        The images as a NumPy array of type float32.
+
+    Raises:
+        ValueError: If there is no batch axis, no image, a NaN, or a pixel outside [0, 1].
+    """
+    x = keras.ops.convert_to_numpy(x)
+    if x.ndim < 2:
+        raise ValueError(
+            f"`{name}` must be a batch of images, shape (batch, height, width, channels). "
+            f"Received: shape={x.shape}. For one image, add a batch axis: {name}[None]."
+        )
+    if len(x) == 0:
+        raise ValueError(f"`{name}` must hold at least one image. Received: shape={x.shape}.")
+    x = np.asarray(x)
+    low, high = float(x.min()), float(x.max())
+    if not (low >= 0.0 and high <= 1.0):
+        hint = f"Did you mean {name} / 255?" if high > 2.0 and low >= 0.0 else "Scale or clip it to [0, 1]."
+        raise ValueError(
+            f"Pixels of `{name}` must lie in [0, 1]: models standardise inside. "
+            f"Received: minimum {low:.4g}, maximum {high:.4g}. {hint}"
+        )
+    return x.astype("float32", copy=False)
+
+
+def check_labels(y: Any, count: int, num_classes: int | None = None) -> np.ndarray:
+    """Returns labels as an int32 array.
+
+    Args:
+        y: Integer labels, shape `(batch,)`.
+        count: Number of images that the labels belong to.
+        num_classes: Number of logits of the model, or None where it is unknown.
+
+    Returns:
+        The labels as a NumPy array of type int32.
+
+    Raises:
+        ValueError: If the shape, the type or the range is wrong.
+    """
+    y = np.asarray(keras.ops.convert_to_numpy(y))
+    if y.shape != (count,):
+        hint = "For one-hot labels use y.argmax(-1)." if y.ndim == 2 else "Give one label for each image."
+        raise ValueError(
+            f"`y` must hold integer labels of shape ({count},), one an image. Received: shape={y.shape}. {hint}"
+        )
+    if not np.issubdtype(y.dtype, np.integer):
+        raise ValueError(f"`y` must hold integers. Received: dtype={y.dtype}. Use y.astype('int32').")
+    if y.min() < 0 or (num_classes is not None and y.max() >= num_classes):
+        upper = "classes - 1" if num_classes is None else num_classes - 1
+        raise ValueError(
+            f"Labels must lie in [0, {upper}]. Received: minimum {y.min()}, maximum {y.max()}. "
+            "Check that the labels belong to this model's data set."
+        )
+    return y.astype("int32", copy=False)
+
+
+def check_epsilon(epsilon: Any, norm: str, optional: bool = False) -> None:
+    """Raises `ValueError` unless `epsilon` is a positive radius in pixel units of the norm."""
+    if epsilon is None and optional:
+        return
+    number = isinstance(epsilon, int | float | np.number) and not isinstance(epsilon, bool)
+    if not number or not np.isfinite(epsilon) or epsilon <= 0:
+        raise ValueError(f"`epsilon` must be a positive number, in pixel units. Received: epsilon={epsilon!r}.")
+    if norm == "Linf" and epsilon > 1:
+        raise ValueError(
+            "`epsilon` of an Linf ball must lie in (0, 1]: pixels are in [0, 1]. "
+            f"Received: epsilon={epsilon!r}. Did you mean {epsilon:g} / 255?"
+        )
+
+
+def check_logits(logits: Any, y: np.ndarray | None = None) -> np.ndarray:
+    """Returns a model's outputs as an array, after making sure that they can be logits.
+
+    Args:
+        logits: Output of a model, shape `(batch, classes)`.
+        y: Labels of the same rows, to check their range; None skips that.
+
+    Returns:
+        The logits as a NumPy array of type float32.
+
+    Raises:
+        ValueError: If the outputs are not finite, not a matrix, or look like the output of a softmax.
+    """
+    logits = np.asarray(keras.ops.convert_to_numpy(logits)).astype("float32", copy=False)
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(
+            "The model must return logits of shape (batch, classes) with at least two classes. "
+            f"Received: shape={logits.shape}."
+        )
+    if not np.isfinite(logits).all():
+        rows = int((~np.isfinite(logits)).any(axis=1).sum())
+        raise ValueError(
+            f"The model must return finite logits. Received: NaN or infinity in {rows} of {len(logits)} rows. "
+            "Check the weights and the range of the pixels."
+        )
+    if looks_like_softmax(logits):
+        raise ValueError(
+            "The model must return logits. Received: probabilities (each row lies in [0, 1] and sums to 1), "
+            "which hide gradients from attacks. Remove the softmax, for instance with "
+            "model.layers[-1].activation = keras.activations.linear on a fresh copy of the model."
+        )
+    if y is not None and y.max() >= logits.shape[1]:
+        raise ValueError(
+            f"Labels must lie in [0, {logits.shape[1] - 1}]: the model returns {logits.shape[1]} logits. "
+            f"Received: maximum {y.max()}."
+        )
+    return logits
+
+
+def looks_like_softmax(logits: np.ndarray) -> bool:
+    """Tells whether every row lies in [0, 1] and sums to 1, to the tolerance of the reference AutoAttack."""
+    inside = logits.max() < 1 + 1e-5 and logits.min() > -1e-5
+    return bool(inside and np.abs(logits.sum(axis=1) - 1).max() < 1e-5)

@@ -1,0 +1,127 @@
+"""Losses for each example, on logits; attacks maximise them, training averages them."""
+
+from keras import ops
+
+from keras_robust.checks import Tensor
+
+_FAR = 1e30  # stands for infinity where infinity - infinity would give NaN
+
+
+def _true_logit(logits, y):
+    return ops.sum(logits * ops.one_hot(y, logits.shape[-1], dtype=logits.dtype), axis=-1)
+
+
+def _best_other_logit(logits, y):
+    return ops.max(logits - _FAR * ops.one_hot(y, logits.shape[-1], dtype=logits.dtype), axis=-1)
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of the softmax of logits.
+
+    Args:
+        logits: Shape `(batch, classes)`.
+        y: Integer labels, shape `(batch,)`.
+
+    Returns:
+        Loss of each example, shape `(batch,)`, in nats.
+    """
+    return ops.logsumexp(logits, axis=-1) - _true_logit(logits, y)
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Largest other logit minus the true one; positive where the example is misclassified.
+
+    Args:
+        logits: Shape `(batch, classes)`.
+        y: Integer labels, shape `(batch,)`.
+
+    Returns:
+        Margin of each example, shape `(batch,)`.
+    """
+    return _best_other_logit(logits, y) - _true_logit(logits, y)
+
+
+def targeted_margin(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Logit of the target class minus the true one.
+
+    Args:
+        logits: Shape `(batch, classes)`.
+        y: Integer labels, shape `(batch,)`.
+        target: Integer target classes, shape `(batch,)`.
+
+    Returns:
+        Margin of each example, shape `(batch,)`.
+    """
+    return _true_logit(logits, target) - _true_logit(logits, y)
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """Difference of logits ratio; needs three classes or more.
+
+    Args:
+        logits: Shape `(batch, classes)`.
+        y: Integer labels, shape `(batch,)`.
+
+    Returns:
+        Loss of each example, shape `(batch,)`: the margin over the gap of the first to the third logit.
+
+    Reference:
+        Croce and Hein, 2020, https://arxiv.org/abs/2003.01690 (equation 6)
+    """
+    highest = ops.top_k(logits, 3)[0]
+    return margin(logits, y) / (highest[:, 0] - highest[:, 2] + 1e-12)
+
+
+def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Difference of logits ratio towards a target class; needs four classes or more.
+
+    Args:
+        logits: Shape `(batch, classes)`.
+        y: Integer labels, shape `(batch,)`.
+        target: Integer target classes, shape `(batch,)`.
+
+    Returns:
+        Loss of each example, shape `(batch,)`.
+
+    Reference:
+        Croce and Hein, 2020, https://arxiv.org/abs/2003.01690 (equation 7)
+    """
+    highest = ops.top_k(logits, 4)[0]
+    scale = highest[:, 0] - 0.5 * (highest[:, 2] + highest[:, 3]) + 1e-12
+    return targeted_margin(logits, y, target) / scale
+
+
+def kl(logits_p: Tensor, logits_q: Tensor) -> Tensor:
+    """Kullback-Leibler divergence KL(p || q) of two softmax distributions, summed over classes.
+
+    Args:
+        logits_p: Logits of p, shape `(batch, classes)`.
+        logits_q: Logits of q, shape `(batch, classes)`.
+
+    Returns:
+        Divergence of each example, shape `(batch,)`, in nats.
+    """
+    log_p = ops.log_softmax(logits_p, axis=-1)
+    log_q = ops.log_softmax(logits_q, axis=-1)
+    return ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+def jensen_shannon(*logits: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of two or more softmax distributions, summed over classes.
+
+    The mixture is clipped to [1e-7, 1] before its logarithm, as AugMix's code does.
+
+    Args:
+        *logits: Logits of each distribution, shape `(batch, classes)`.
+
+    Returns:
+        Divergence of each example, shape `(batch,)`, in nats.
+
+    Reference:
+        Hendrycks et al., 2020, https://arxiv.org/abs/1912.02781 (equation 2)
+    """
+    log_probabilities = [ops.log_softmax(each, axis=-1) for each in logits]
+    mixture = sum(ops.exp(each) for each in log_probabilities) / len(logits)
+    log_mixture = ops.log(ops.clip(mixture, 1e-7, 1.0))
+    terms = [ops.sum(ops.exp(each) * (each - log_mixture), axis=-1) for each in log_probabilities]
+    return sum(terms) / len(terms)

@@ -1,0 +1,162 @@
+"""Norm balls as values: `Linf`, `L2` and `L1` know how to measure, project, step and start at random.
+
+Everything acts on batches, shape `(batch, ...)`, and can be traced by every backend. Distances are in pixel units.
+"""
+
+import abc
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_robust.checks import Tensor, check_choice
+
+
+def flat(x: Tensor) -> Tensor:
+    """Reshapes `(batch, ...)` to `(batch, features)`."""
+    return ops.reshape(x, (ops.shape(x)[0], -1))
+
+
+def per_example(values: Tensor, like: Tensor) -> Tensor:
+    """Reshapes `(batch,)` so that it broadcasts against `like`, shape `(batch, ...)`."""
+    return ops.reshape(values, (-1,) + (1,) * (len(like.shape) - 1))
+
+
+class Norm(abc.ABC):
+    """Shape of the ball around an image that an attack may search."""
+
+    name: str
+
+    @abc.abstractmethod
+    def length(self, delta: Tensor) -> Tensor:
+        """Returns the norm of each row of `delta`, shape `(batch,)`."""
+
+    @abc.abstractmethod
+    def project(self, x_adv: Tensor, x: Tensor, epsilon: float | Tensor) -> Tensor:
+        """Returns a point inside the ball of radius `epsilon` around `x` and inside [0, 1].
+
+        The Euclidean projection for Linf and L1; for L2 the projection on the ball, then on the box, as
+        the reference implementations do. `epsilon` is a number or of shape `(batch,)`.
+        """
+
+    @abc.abstractmethod
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """Returns the direction of norm at most 1 along which a linear function grows fastest."""
+
+    @abc.abstractmethod
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """Draws one point of the unit ball for one image, as PGD starts from."""
+
+    @abc.abstractmethod
+    def sample(self, shape: tuple[int, ...], seed: keras.random.SeedGenerator) -> Tensor:
+        """Draws a batch of points as `draw` does, inside a compiled step."""
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class _Linf(Norm):
+    name = "Linf"
+
+    def length(self, delta):
+        return ops.max(ops.abs(flat(delta)), axis=1)
+
+    def project(self, x_adv, x, epsilon):
+        radius = per_example(ops.convert_to_tensor(epsilon, x.dtype), x)
+        return ops.clip(x + ops.maximum(ops.minimum(x_adv - x, radius), -radius), 0.0, 1.0)
+
+    def steepest(self, gradient):
+        return ops.sign(gradient)
+
+    def draw(self, rng, shape):
+        return rng.uniform(-1.0, 1.0, shape).astype("float32")
+
+    def sample(self, shape, seed):
+        return keras.random.uniform(shape, -1.0, 1.0, seed=seed)
+
+
+class _L2(Norm):
+    name = "L2"
+
+    def length(self, delta):
+        return ops.sqrt(ops.sum(ops.square(flat(delta)), axis=1))
+
+    def project(self, x_adv, x, epsilon):
+        delta = x_adv - x
+        factor = ops.minimum(1.0, epsilon / (self.length(delta) + 1e-12))
+        return ops.clip(x + delta * per_example(factor, x), 0.0, 1.0)
+
+    def steepest(self, gradient):
+        return gradient / per_example(self.length(gradient) + 1e-12, gradient)
+
+    def draw(self, rng, shape):
+        direction = rng.standard_normal(shape)
+        return (direction * (rng.uniform() / np.linalg.norm(direction))).astype("float32")
+
+    def sample(self, shape, seed):
+        direction = self.steepest(keras.random.normal(shape, seed=seed))
+        return direction * per_example(keras.random.uniform((shape[0],), seed=seed), direction)
+
+
+class _L1(Norm):
+    name = "L1"
+
+    def length(self, delta):
+        return ops.sum(ops.abs(flat(delta)), axis=1)
+
+    def project(self, x_adv, x, epsilon):
+        delta = flat(x_adv - x)
+        magnitude = ops.abs(delta)
+        room = ops.where(delta > 0, 1.0 - flat(x), flat(x))  # to the face of the box
+
+        # The projection on ball and box is min(max(|delta| - t, 0), room) for the t that meets the radius;
+        # its length falls with t piecewise linearly, so bisection finds t without a sort.
+        def shrink(threshold):
+            return ops.minimum(ops.maximum(magnitude - threshold[:, None], 0.0), room)
+
+        def halve(_, bracket):
+            low, high = bracket
+            middle = 0.5 * (low + high)
+            outside = ops.sum(shrink(middle), axis=1) > epsilon
+            return ops.where(outside, middle, low), ops.where(outside, high, middle)
+
+        high = ops.max(magnitude, axis=1)
+        inside = ops.sum(ops.minimum(magnitude, room), axis=1) <= epsilon
+        _, threshold = ops.fori_loop(0, 30, halve, (ops.zeros_like(high), high))
+        shrunk = shrink(ops.where(inside, ops.zeros_like(threshold), threshold))
+        return ops.clip(x + ops.reshape(ops.sign(delta) * shrunk, ops.shape(x)), 0.0, 1.0)
+
+    def steepest(self, gradient):
+        magnitude = ops.abs(flat(gradient))
+        largest = ops.one_hot(ops.argmax(magnitude, axis=1), magnitude.shape[1], dtype=gradient.dtype)
+        return ops.reshape(ops.sign(flat(gradient)) * largest, ops.shape(gradient))
+
+    def draw(self, rng, shape):
+        direction = rng.standard_exponential(shape) * rng.choice((-1.0, 1.0), shape)
+        return (direction * (rng.uniform() / np.abs(direction).sum())).astype("float32")
+
+    def sample(self, shape, seed):
+        signed = keras.random.uniform(shape, -1.0, 1.0, seed=seed)
+        direction = ops.sign(signed) * -ops.log(ops.maximum(ops.abs(signed), 1e-7))
+        factor = keras.random.uniform((shape[0],), seed=seed) / self.length(direction)
+        return direction * per_example(factor, direction)
+
+
+Linf, L2, L1 = _Linf(), _L2(), _L1()
+NORMS: dict[str, Norm] = {norm.name: norm for norm in (Linf, L2, L1)}
+
+
+def get(name: str) -> Norm:
+    """Returns the norm of that name.
+
+    Args:
+        name: 'Linf', 'L2' or 'L1'.
+
+    Returns:
+        The norm.
+
+    Raises:
+        ValueError: If there is no norm of that name.
+    """
+    check_choice("norm", name, tuple(NORMS))
+    return NORMS[name]
