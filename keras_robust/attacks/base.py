@@ -5,8 +5,9 @@ result depends neither on the backend, nor on the batch size, nor on which other
 """
 
 import abc
+import dataclasses
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -29,6 +30,13 @@ class Predictor:
     def __init__(self, model: keras.Model):
         self._model = weakref.ref(model)
         self._compiled: dict[Hashable, Callable] = {}
+        self.forward_passes = 0
+        self.backward_passes = 0
+
+    def count(self, forward: int = 0, backward: int = 0) -> None:
+        """Adds to the cost on the label: images that went through the model forwards and backwards."""
+        self.forward_passes += forward
+        self.backward_passes += backward
 
     @classmethod
     def of(cls, model: keras.Model) -> "Predictor":
@@ -50,7 +58,9 @@ class Predictor:
             [ops.stop_gradient(variable.value) for variable in model.non_trainable_variables],
         )
 
-    def logits(self, variables: tuple[list[Tensor], list[Tensor]], x: Tensor, tick: Tensor | None = None) -> Tensor:
+    def logits(
+        self, variables: tuple[list[Tensor], list[Tensor]], x: Tensor, tick: Tensor | None = None
+    ) -> Tensor:
         """Computes logits with the given values of the variables; can be traced.
 
         Args:
@@ -66,7 +76,9 @@ class Predictor:
         trainable, non_trainable = variables
         if tick is not None:
             non_trainable = [
-                value + ops.cast(ops.stack([0, tick]) * _SEEDS_A_PASS, value.dtype) if _is_seed(variable) else value
+                value + ops.cast(ops.stack([0, tick]) * _SEEDS_A_PASS, value.dtype)
+                if _is_seed(variable)
+                else value
                 for variable, value in zip(model.non_trainable_variables, non_trainable, strict=True)
             ]
         outputs, _ = model.stateless_call(trainable, non_trainable, x, training=False)
@@ -105,6 +117,7 @@ class Predictor:
         run = self.compiled("predict", lambda logits, batch: logits(batch))
         parts = []
         for rows, batch in padded_batches(len(x), min(batch_size, len(x))):
+            self.count(forward=len(batch))
             logits = run(ops.convert_to_tensor(x[batch]))
             parts.append(ops.convert_to_numpy(logits)[: len(rows)])
         return np.concatenate(parts)
@@ -137,6 +150,23 @@ def padded_batches(count: int, batch_size: int) -> list[tuple[np.ndarray, np.nda
     return pairs
 
 
+def bucketed_batches(rows: np.ndarray, batch_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Splits rows into batches of a few fixed sizes, so that compiled attacks are traced a few times only.
+
+    Full batches first; the rest goes to the smallest of `batch_size / 1, 2, 4, 8` that holds it.
+
+    Returns:
+        Pairs of the rows of a batch and the same rows padded, by copies of the last one, to the fixed size.
+    """
+    full = len(rows) // batch_size * batch_size
+    batches = [(part, part) for part in rows[:full].reshape(-1, batch_size)]
+    rest = rows[full:]
+    if len(rest):
+        size = min(s for s in (-(-batch_size // divisor) for divisor in (1, 2, 4, 8)) if s >= len(rest))
+        batches.append((rest, np.pad(rest, (0, size - len(rest)), mode="edge")))
+    return batches
+
+
 def image_rng(seed: int, image: int, stream: int = 0) -> np.random.Generator:
     """Returns the random generator of one image.
 
@@ -154,7 +184,8 @@ def image_rng(seed: int, image: int, stream: int = 0) -> np.random.Generator:
 class Attack(abc.ABC):
     """Search for a misclassified image near a clean one.
 
-    Subclasses are frozen dataclasses whose fields are the options; they define `draw` and `search`.
+    Subclasses are frozen dataclasses whose fields are the options; they define `draw` and `search`. An attack
+    of several restarts or target classes has as many stages; a later stage sees only the rows not broken yet.
 
     Call arguments:
         model: Keras model that returns logits, shape `(batch, classes)`.
@@ -173,13 +204,34 @@ class Attack(abc.ABC):
         ValueError: If an argument has the wrong shape, type or range, or the model does not return logits.
     """
 
-    @abc.abstractmethod
-    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-        """Draws the random numbers that one image of that shape needs; empty where nothing is random."""
+    minimal = False
+    """Whether the attack looks for the closest adversarial image, and so improves rows already broken."""
+
+    def stages(self, num_classes: int) -> int:
+        """Number of restarts or target classes that run one after the other on what is not broken yet."""
+        return 1
 
     @abc.abstractmethod
-    def search(self, predictor: Predictor, x: Tensor, y: Tensor, noise: dict[str, Tensor]) -> Tensor:
-        """Attacks one batch of static size; `noise` holds `draw`'s arrays, stacked over the batch."""
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+        """Draws the random numbers that one image of that shape needs in one stage; empty where none."""
+
+    @abc.abstractmethod
+    def search(
+        self, predictor: Predictor, x: Tensor, y: Tensor, noise: dict[str, Tensor], stage: int
+    ) -> tuple[Tensor, Tensor]:
+        """Attacks one batch of static size.
+
+        Args:
+            predictor: The model.
+            x: Clean images, shape `(batch, height, width, channels)`.
+            y: Labels, shape `(batch,)`.
+            noise: What `draw` gave, stacked over the batch.
+            stage: Which restart or target class.
+
+        Returns:
+            The images found and the score of each, shape `(batch,)`: among images that agree in being broken
+            or not, the one of higher score is kept over the stages.
+        """
 
     def __call__(
         self,
@@ -196,15 +248,89 @@ class Attack(abc.ABC):
         y = check_labels(y, len(x))
         check_positive_integer("batch_size", batch_size)
         check_positive_integer("seed", seed, minimum=0)
-        indices = np.arange(len(x)) if indices is None else np.asarray(indices)
-        if indices.shape != (len(x),):
-            raise ValueError(f"`indices` must have shape ({len(x)},). Received: shape={indices.shape}.")
+        images = np.arange(len(x)) if indices is None else np.asarray(indices)
+        if images.shape != (len(x),):
+            raise ValueError(f"`indices` must have shape ({len(x)},). Received: shape={images.shape}.")
         predictor = Predictor.of(model)
-        check_logits(predictor.predict(x[:batch_size], batch_size), y)
-        results = np.empty_like(x)
-        for rows, batch in padded_batches(len(x), min(batch_size, len(x))):
-            draws = [self.draw(image_rng(seed, int(image)), x.shape[1:]) for image in indices[batch]]
-            noise = {name: ops.convert_to_tensor(np.stack([d[name] for d in draws])) for name in draws[0]}
-            found = self.search(predictor, ops.convert_to_tensor(x[batch]), ops.convert_to_tensor(y[batch]), noise)
-            results[rows] = ops.convert_to_numpy(found)[: len(rows)]
-        return results
+        logits = check_logits(predictor.predict(x[:batch_size], batch_size), y)
+        result = AttackResult.start(x)
+        for stage in range(self.stages(logits.shape[1])):
+            rows = np.flatnonzero(result.pending(self))
+            for found in attack_stage(self, predictor, x, y, rows, stage, seed, batch_size, images):
+                result.merge(*found)
+        return result.x_adv
+
+
+@dataclasses.dataclass
+class AttackResult:
+    """Best image found for each row so far.
+
+    Attributes:
+        x_adv: Images, shape `(images, height, width, channels)`.
+        score: Score of each, shape `(images,)`; minus infinity where nothing was tried.
+        broken: Whether each is misclassified, shape `(images,)`.
+    """
+
+    x_adv: np.ndarray
+    score: np.ndarray
+    broken: np.ndarray
+
+    @classmethod
+    def start(cls, x: np.ndarray) -> "AttackResult":
+        """Returns the state before the first stage."""
+        return cls(x.copy(), np.full(len(x), -np.inf, "float32"), np.zeros(len(x), bool))
+
+    def pending(self, attack: Attack) -> np.ndarray:
+        """Tells which rows the next stage of the attack has to see, shape `(images,)`."""
+        return np.ones_like(self.broken) if attack.minimal else ~self.broken
+
+    def merge(self, rows: np.ndarray, x_adv: np.ndarray, score: np.ndarray, broken: np.ndarray) -> None:
+        """Takes over what one batch of a stage found, where it is better."""
+        better = (broken & ~self.broken[rows]) | ((broken == self.broken[rows]) & (score > self.score[rows]))
+        rows = rows[better]
+        self.x_adv[rows], self.score[rows], self.broken[rows] = x_adv[better], score[better], broken[better]
+
+
+def attack_stage(
+    attack: Attack,
+    predictor: Predictor,
+    x: np.ndarray,
+    y: np.ndarray,
+    rows: np.ndarray,
+    stage: int,
+    seed: int,
+    batch_size: int,
+    images: np.ndarray,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Runs one stage of an attack on some rows, batch by batch.
+
+    Args:
+        attack: The attack.
+        predictor: The model.
+        x: All clean images, shape `(images, height, width, channels)`.
+        y: All labels, shape `(images,)`.
+        rows: Rows to attack, integers.
+        stage: Which restart or target class.
+        seed: Seed of the evaluation.
+        batch_size: Images a pass.
+        images: Index of every row in the evaluated set, shape `(images,)`.
+
+    Yields:
+        For each batch its rows, the images found, their scores, and whether the model misclassifies them.
+    """
+    classify = predictor.compiled("classify", lambda logits, batch: ops.argmax(logits(batch), axis=-1))
+    for part, batch in bucketed_batches(rows, min(batch_size, len(x))):
+        draws = [attack.draw(image_rng(seed, int(image), stage), x.shape[1:]) for image in images[batch]]
+        noise = {name: ops.convert_to_tensor(np.stack([d[name] for d in draws])) for name in draws[0]}
+        found, score = attack.search(
+            predictor, ops.convert_to_tensor(x[batch]), ops.convert_to_tensor(y[batch]), noise, stage
+        )
+        predictor.count(forward=len(batch))
+        predicted = ops.convert_to_numpy(classify(found))
+        keep = slice(0, len(part))
+        yield (
+            part,
+            ops.convert_to_numpy(found)[keep],
+            ops.convert_to_numpy(score)[keep],
+            predicted[keep] != y[part],
+        )
