@@ -11,8 +11,6 @@ import keras
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 def pytest_addoption(parser):
     parser.addoption("--data-dir", default=os.environ.get("TFDS_DATA_DIR"), help="folder of TensorFlow Datasets")
@@ -42,8 +40,7 @@ def rng():
 @pytest.fixture(scope="session")
 def data_dir(request):
     """Folder of TensorFlow Datasets; the test is skipped where it holds no data."""
-    candidates = [request.config.getoption("--data-dir"), ROOT.parent / "shared" / "tfds"]
-    for candidate in candidates:
-        if candidate and (Path(candidate) / "cifar10").is_dir():
-            return str(candidate)
-    pytest.skip("real data sets are absent; name their folder with --data-dir or TFDS_DATA_DIR")
+    folder = request.config.getoption("--data-dir")
+    if folder is None or not (Path(folder) / "cifar10").is_dir():
+        pytest.skip("real data sets are absent; name their folder with --data-dir or TFDS_DATA_DIR")
+    return str(Path(folder).resolve())

@@ -1,0 +1,20 @@
+"""Puts the zoo's folder into the wheel: everything of every entry, weights only up to 2 MB."""
+
+from pathlib import Path
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+LARGEST_WEIGHTS = 2 * 2**20
+
+
+class ZooContents(BuildHookInterface):
+    def initialize(self, version, build_data):
+        if version == "editable":
+            return
+        zoo = Path(self.root) / "zoo"
+        for file in sorted(zoo.glob("*/*")):
+            if file.suffix not in (".toml", ".json", ".md", ".npz", ".h5"):
+                continue
+            if file.name == "model.weights.h5" and file.stat().st_size > LARGEST_WEIGHTS:
+                continue
+            build_data["force_include"][str(file)] = f"keras_robust/zoo_data/{file.relative_to(zoo)}"
