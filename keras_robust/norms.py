@@ -4,6 +4,7 @@ Everything acts on batches, shape `(batch, ...)`, and can be traced by every bac
 """
 
 import abc
+import math
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ from keras_robust.checks import Tensor, check_choice
 
 def flat(x: Tensor) -> Tensor:
     """Reshapes `(batch, ...)` to `(batch, features)`."""
-    return ops.reshape(x, (ops.shape(x)[0], -1))
+    return ops.reshape(x, (-1, math.prod(x.shape[1:])))  # static features, even where the batch size is unknown
 
 
 def per_example(values: Tensor, like: Tensor) -> Tensor:
@@ -44,6 +45,18 @@ class Norm(abc.ABC):
         """Returns the direction of norm at most 1 along which a linear function grows fastest."""
 
     @abc.abstractmethod
+    def step(self, x: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
+        """Moves `x` by at most `size`, in this norm, so that a function with that gradient grows.
+
+        Linf and L2 take the steepest direction. L1 spreads the step evenly over the 1 % of the features that have
+        the largest gradient among those that the box [0, 1] still leaves free: the steepest direction would move
+        one pixel only, again and again. The result may lie outside the ball and the box.
+
+        Reference:
+            Tramèr and Boneh, 2019, https://arxiv.org/abs/1904.13000 (the sparse L1 descent attack)
+        """
+
+    @abc.abstractmethod
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Draws one point of the unit ball for one image, as PGD starts from."""
 
@@ -68,6 +81,9 @@ class _Linf(Norm):
     def steepest(self, gradient):
         return ops.sign(gradient)
 
+    def step(self, x, gradient, size):
+        return x + size * self.steepest(gradient)
+
     def draw(self, rng, shape):
         return rng.uniform(-1.0, 1.0, shape).astype("float32")
 
@@ -88,6 +104,9 @@ class _L2(Norm):
 
     def steepest(self, gradient):
         return gradient / per_example(self.length(gradient) + 1e-12, gradient)
+
+    def step(self, x, gradient, size):
+        return x + size * self.steepest(gradient)
 
     def draw(self, rng, shape):
         direction = rng.standard_normal(shape)
@@ -130,6 +149,17 @@ class _L1(Norm):
         magnitude = ops.abs(flat(gradient))
         largest = ops.one_hot(ops.argmax(magnitude, axis=1), magnitude.shape[1], dtype=gradient.dtype)
         return ops.reshape(ops.sign(flat(gradient)) * largest, ops.shape(gradient))
+
+    def step(self, x, gradient, size):
+        room = ops.where(gradient > 0, 1.0 - x, x)
+        free = flat(ops.where(room > 0, gradient, ops.zeros_like(gradient)))
+        magnitude = ops.abs(free)
+        count = -(-magnitude.shape[1] // 100)
+        smallest = ops.top_k(magnitude, count)[0][:, -1:]
+        # Where fewer features are free, the smallest is 0 and sign(0) leaves the others alone.
+        sign = ops.where(magnitude >= smallest, ops.sign(free), ops.zeros_like(free))
+        length = ops.maximum(ops.sum(ops.abs(sign), axis=1, keepdims=True), 1.0)
+        return x + size * ops.reshape(sign / length, ops.shape(x))
 
     def draw(self, rng, shape):
         direction = rng.standard_exponential(shape) * rng.choice((-1.0, 1.0), shape)
