@@ -1,0 +1,248 @@
+"""Numbers that can be trusted: an accuracy with its attack, images, seed, code, software and error bar."""
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+FORMAT = 1
+"""Version of the layout of `metrics.json` and of the metrics in `entry.json`."""
+
+Kind = Literal["clean", "attack", "worst_case", "gaussian_noise", "uniform_noise"]
+
+
+class Record(BaseModel):
+    """Base of everything that is written to JSON: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataFingerprint(Record):
+    """The images behind a number; two numbers are comparable where these agree."""
+
+    dataset: str
+    split: str
+    order: str = Field(description="What the first image means: 'official', 'library' or 'given'.")
+    first_index: int = 0
+    count: int
+    sha256: str = Field(description="Digest of shape, float32 pixels and int32 labels.")
+
+    @classmethod
+    def of(
+        cls,
+        x: np.ndarray,
+        y: np.ndarray,
+        *,
+        dataset: str = "unnamed",
+        split: str = "test",
+        order: str = "given",
+        first_index: int = 0,
+    ) -> "DataFingerprint":
+        """Describes images, shape `(images, height, width, channels)`, and their labels."""
+        x = np.ascontiguousarray(x, "<f4")
+        digest = hashlib.sha256(repr(x.shape).encode())
+        digest.update(x)
+        digest.update(np.ascontiguousarray(y, "<i4"))
+        return cls(
+            dataset=dataset,
+            split=split,
+            order=order,
+            first_index=first_index,
+            count=len(x),
+            sha256=digest.hexdigest(),
+        )
+
+
+class Environment(Record):
+    """Software and hardware behind a number."""
+
+    code_commit: str = Field(description="Git commit of this package, '+changes' if edited; else its version.")
+    backend: str
+    backend_version: str
+    keras: str
+    numpy: str
+    python: str
+    device: str
+
+    @classmethod
+    def here(cls) -> "Environment":
+        """Describes this process."""
+        import keras
+
+        from keras_robust import backend
+
+        return cls(
+            code_commit=code_commit(),
+            backend=keras.backend.backend(),
+            backend_version=backend.VERSION,
+            keras=keras.__version__,
+            numpy=np.__version__,
+            python=platform.python_version(),
+            device=backend.device_name(),
+        )
+
+
+class Metric(Record):
+    """One accuracy, as a fraction, and everything that it takes to repeat it."""
+
+    name: str = Field(description="What was measured, in words, such as 'PGD Linf 0.0314'.")
+    kind: Kind
+    value: float = Field(ge=0, le=1)
+    low: float = Field(ge=0, le=1, description="Lower end of the 95 % Wilson interval over images.")
+    high: float = Field(ge=0, le=1)
+    correct: int = Field(ge=0)
+    images: int = Field(ge=1)
+    norm: str | None = None
+    epsilon: float | None = Field(None, description="Radius in pixel units of the norm.")
+    sigma: float | None = Field(None, description="Standard deviation, or width of uniform noise, in pixel units.")
+    attack: dict[str, Any] | None = Field(None, description="Name and every option of the attack or the noise.")
+    flags: list[str] = Field(default_factory=list, description="Warnings that put the number in doubt.")
+    cost: dict[str, Any] = Field(default_factory=dict, description="Forward and backward passes, where counted.")
+    seed: int
+    seconds: float = Field(ge=0)
+    date: str
+    environment: Environment
+    data: DataFingerprint
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Metric":
+        if self.correct > self.images or abs(self.value - self.correct / self.images) > 1e-9:
+            raise ValueError(
+                "`value` must be correct / images. "
+                f"Received: value={self.value}, correct={self.correct}, images={self.images}. Measure it again."
+            )
+        return self
+
+    @classmethod
+    def of(cls, correct: int, images: int, **fields: Any) -> "Metric":
+        """Builds a metric from a count; `value`, the interval and `date` are filled in."""
+        low, high = wilson_interval(correct, images)
+        fields = {"date": datetime.date.today().isoformat(), **fields}
+        return cls(value=correct / images, low=low, high=high, correct=correct, images=images, **fields)
+
+
+class Metrics(Record):
+    """All numbers of one evaluation, in the order in which they were measured."""
+
+    format: Literal[1] = FORMAT
+    metrics: list[Metric]
+
+    @property
+    def clean(self) -> Metric:
+        """The accuracy on the unchanged images."""
+        return next(metric for metric in self.metrics if metric.kind == "clean")
+
+    @property
+    def flags(self) -> list[str]:
+        """Every warning, once."""
+        return list(dict.fromkeys(flag for metric in self.metrics for flag in metric.flags))
+
+    def of_kind(self, *kinds: Kind) -> list[Metric]:
+        """Returns the metrics of these kinds."""
+        return [metric for metric in self.metrics if metric.kind in kinds]
+
+    def save(self, path: str | Path) -> None:
+        """Writes `metrics.json`; whoever reads it sees the old file or the new one, never a part."""
+        write_atomically(path, self.model_dump_json(indent=2, exclude_defaults=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Metrics":
+        """Reads `metrics.json`.
+
+        Raises:
+            ValueError: If the file is not one that `save` wrote.
+        """
+        try:
+            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
+        except ValidationError as error:
+            raise ValueError(
+                f"`{path}` is not a valid metrics file. Received: {explain(error)}. "
+                "Run `keras-robust evaluate` again."
+            ) from error
+
+
+def robust_accuracy(metrics: Iterable[Metric]) -> list[Metric]:
+    """Returns, for each norm and epsilon, the lowest number measured under it on the most images."""
+    best: dict[tuple, Metric] = {}
+    for metric in metrics:
+        if metric.kind in ("attack", "worst_case") and metric.norm is not None and metric.epsilon is not None:
+            key = (metric.norm, round(metric.epsilon, 6))
+            held = best.get(key)
+            if held is None or (-metric.images, metric.value) < (-held.images, held.value):
+                best[key] = metric
+    return [best[key] for key in sorted(best)]
+
+
+def wilson_interval(correct: int, images: int) -> tuple[float, float]:
+    """Returns the 95 % Wilson score interval of a fraction of images.
+
+    Reference:
+        Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, images).proportion_ci(0.95, method="wilson")
+    return max(float(interval.low), 0.0), min(float(interval.high), 1.0)
+
+
+def code_commit() -> str:
+    """Returns the Git commit of this package, with '+changes' where its files differ; else its version."""
+    folder = Path(__file__).resolve().parents[1]
+    if (folder.parent / ".git").exists():
+        try:
+            commit = _git(folder, "rev-parse", "HEAD")
+            return commit + ("+changes" if _git(folder, "status", "--porcelain", "--", ".") else "")
+        except (OSError, subprocess.SubprocessError):
+            pass  # Git is not installed, or refuses the folder: the version is the next best name.
+    try:
+        return "v" + importlib.metadata.version("keras-robust")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+
+def write_atomically(path: str | Path, content: str | bytes) -> None:
+    """Writes a file so that a kill at any moment leaves the old content or the new."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files private; results are as readable as the process's umask allows.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def explain(error: ValidationError) -> str:
+    """Puts pydantic's first complaints on one line."""
+    parts = []
+    for each in error.errors()[:3]:
+        where = ".".join(str(part) for part in each["loc"]) or "file"
+        received = (
+            "" if isinstance(each["input"], dict | list) else f" (got {json.dumps(each['input'], default=str)})"
+        )
+        parts.append(f"{where}: {each['msg']}{received}")
+    return "; ".join(parts)

@@ -1,0 +1,271 @@
+"""The one way in which this package measures a model: clean, under attack, under noise."""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+
+from keras_robust import norms
+from keras_robust.attacks.base import Predictor
+from keras_robust.checks import Tensor, check_images, check_labels, check_logits, check_positive_integer
+from keras_robust.evaluation.metrics import DataFingerprint, Environment, Metric, Metrics
+from keras_robust.evaluation.noise import Gaussian, Uniform
+from keras_robust.evaluation.state import State
+
+Progress = Callable[[str, int, int, float], None]
+"""Called with the name of a measurement, rows done, rows in all, and the accuracy so far."""
+
+_SLACK = 1e-4  # of epsilon, plus 1e-6 in pixels: float32 sums over up to 150,000 pixels round by less
+_A = TypeVar("_A")
+
+
+def evaluate(
+    model: keras.Model,
+    x: Tensor,
+    y: Tensor,
+    *,
+    attacks: Sequence[Any] = (),
+    noise: Sequence[Gaussian | Uniform] = (),
+    seed: int = 0,
+    batch_size: int = 250,
+    data: DataFingerprint | None = None,
+    output: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Metrics:
+    """Measures a model on clean, attacked and noisy images.
+
+    An attack gets every image that the model classifies correctly; an image counts as robust if the clean and the
+    attacked image are classified correctly. That is recomputed here from predictions, and every attacked image is
+    checked to lie in the ball and in [0, 1]. Where several attacks share norm and epsilon, their worst case over
+    each image is a number of its own.
+
+    With `output`, state is kept beside it after every batch (`<output>.partial`): a run that was killed goes on
+    from there, and the earlier file at `output` stays whole until the new one is complete.
+
+    Args:
+        model: Keras model that returns logits, shape `(batch, classes)`.
+        x: Images, shape `(images, height, width, channels)`, in [0, 1].
+        y: Integer labels, shape `(images,)`.
+        attacks: Attacks of `keras_robust.attacks`, each with its options; results do not depend on their order.
+        noise: Noise of `keras_robust.evaluation.noise`, each with its level.
+        seed: Seed of everything random.
+        batch_size: Images a pass.
+        data: What the images are; computed from `x` and `y` if None.
+        output: Where to write the metrics as JSON.
+        progress: Called after each batch.
+
+    Returns:
+        The metrics: clean first, then attacks, worst cases and noise.
+
+    Raises:
+        ValueError: If an argument is wrong, the model does not return logits, or an attack leaves its ball.
+    """
+    x = check_images(x)
+    y = check_labels(y, len(x))
+    check_positive_integer("batch_size", batch_size)
+    check_positive_integer("seed", seed, minimum=0)
+    for attack in attacks:
+        if not callable(attack) and not hasattr(attack, "run"):
+            raise ValueError(
+                "`attacks` must hold attacks such as PGD(norm='Linf', epsilon=8 / 255). "
+                f"Received: {attack!r} of type {type(attack).__name__}."
+            )
+    if data is None:
+        data = DataFingerprint.of(x, y)
+    job = _Job(model, x, y, seed, min(batch_size, len(x)), data, output, progress)
+    job.measure_clean()
+    # A later attack with the same options would only repeat the number.
+    for attack in {_key(attack): attack for attack in attacks}.values():
+        if hasattr(attack, "run"):
+            job.measure_ensemble(attack)
+        else:
+            job.measure_attack(attack)
+    job.add_worst_cases()
+    for each in {_key(each): each for each in noise}.values():
+        job.measure_noise(each)
+    metrics = Metrics(metrics=job.metrics)
+    if output is not None:
+        metrics.save(output)
+        job.state.discard()
+    return metrics
+
+
+def epsilon_sweep(attack: _A, epsilons: Sequence[float]) -> list[_A]:
+    """Returns the attack at several radii, for a figure; a fixed `step_size` grows with the radius."""
+    attacks = []
+    for epsilon in epsilons:
+        changes: dict[str, Any] = {"epsilon": float(epsilon)}
+        if getattr(attack, "step_size", None) is not None:
+            changes["step_size"] = attack.step_size * epsilon / attack.epsilon
+        attacks.append(dataclasses.replace(attack, **changes))
+    return attacks
+
+
+def describe(measurement: Any) -> dict[str, Any]:
+    """Returns the name and every option of an attack or a noise, ready for JSON."""
+    options = {}
+    for field in dataclasses.fields(measurement):
+        value = getattr(measurement, field.name)
+        options[field.name] = value if isinstance(value, str | int | float | bool | None) else repr(value)
+    return {"name": type(measurement).__name__, **options}
+
+
+def _key(measurement: Any) -> str:
+    return json.dumps(describe(measurement), sort_keys=True)
+
+
+class _Job:
+    """One evaluation under way."""
+
+    def __init__(self, model, x, y, seed, batch_size, data, output, progress):
+        self.model, self.x, self.y = model, x, y
+        self.seed, self.batch_size, self.data = seed, batch_size, data
+        self.progress = progress or (lambda *_: None)
+        self.predictor = Predictor.of(model)
+        check_logits(self.predictor.predict(x[:batch_size], batch_size), y)  # before any state is read or written
+        self.environment = Environment.here()
+        self.metrics: list[Metric] = []
+        self.under: dict[tuple, list[tuple[str, np.ndarray, dict]]] = {}
+        context = {
+            "weights": _digest_of_weights(model),
+            "data": data.sha256,
+            "seed": seed,
+            "environment": self.environment.model_dump(),
+        }
+        path = None if output is None else Path(f"{output}.partial")
+        self.state = State(path, context)
+
+    def right(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Tells which images are classified correctly; a non-finite logit is an error, not a robust image."""
+        logits = self.predictor.predict(x, self.batch_size)
+        if not np.isfinite(logits).all():
+            raise ValueError(
+                "The model must return finite logits on every image in [0, 1]. Received: NaN or infinity. "
+                "Check its weights, and for overflow in mixed precision."
+            )
+        return logits.argmax(-1) == y
+
+    def add(self, name, kind, correct, **fields) -> None:
+        self.metrics.append(
+            Metric.of(
+                int(correct.sum()),
+                len(correct),
+                name=name,
+                kind=kind,
+                seed=self.seed,
+                environment=self.environment,
+                data=self.data,
+                **fields,
+            )
+        )
+
+    def measure(self, measurement, name, rows, chunk, step) -> tuple[np.ndarray, dict[str, Any]]:
+        """Tells which images stay right, chunk by chunk, from where an interrupted run stopped.
+
+        Args:
+            measurement: The attack or the noise.
+            name: Its name, for progress.
+            rows: Rows that it has to see; the others keep the answer of the clean images.
+            chunk: Rows a step; state is saved after each.
+            step: Function of rows that tells which of them are right.
+
+        Returns:
+            Booleans, shape `(images,)`, and the fields `seconds` and `cost`.
+        """
+        correct, done, seconds, forward, backward = self.state.get(_key(measurement), self.clean)
+        self.progress(name, done, len(rows), float(correct.mean()))
+        while done < len(rows):
+            part = rows[done : done + chunk]
+            before = self.predictor.forward_passes, self.predictor.backward_passes
+            start = time.perf_counter()
+            correct[part] = step(part)
+            seconds += time.perf_counter() - start
+            forward += self.predictor.forward_passes - before[0]
+            backward += self.predictor.backward_passes - before[1]
+            done += len(part)
+            self.state.put(_key(measurement), correct, done, seconds, forward, backward)
+            self.progress(name, done, len(rows), float(correct.mean()))
+        return correct, {"seconds": round(seconds, 3), "cost": {"forward": forward, "backward": backward}}
+
+    def measure_clean(self) -> None:
+        start = time.perf_counter()
+        self.clean = self.right(self.x, self.y)
+        self.add("clean", "clean", self.clean, seconds=round(time.perf_counter() - start, 3))
+
+    def measure_attack(self, attack) -> None:
+        options = describe(attack)
+        norm, epsilon = options.get("norm"), options.get("epsilon")
+        name = " ".join(str(part) for part in (options["name"], norm, _short(epsilon)) if part is not None)
+
+        def step(rows):
+            x, y = self.x[rows], self.y[rows]
+            x_adv = attack(self.model, x, y, seed=self.seed, batch_size=self.batch_size, indices=rows)
+            _check_inside(x_adv, x, options)
+            return self.right(x_adv, y)
+
+        # Four batches a step: rows that one restart broke leave room in the batches of the next.
+        correct, cost = self.measure(attack, name, np.flatnonzero(self.clean), 4 * self.batch_size, step)
+        self.add(name, "attack", correct, norm=norm, epsilon=epsilon, attack=options, **cost)
+        if epsilon is not None:
+            self.under.setdefault((norm, epsilon), []).append((options["name"], correct, options))
+
+    def measure_ensemble(self, attack) -> None:
+        raise NotImplementedError
+
+    def add_worst_cases(self) -> None:
+        for (norm, epsilon), found in self.under.items():
+            if len(found) > 1:
+                correct = np.logical_and.reduce([each for _, each, _ in found])
+                options = {"name": "worst case", "attacks": [options for _, _, options in found]}
+                name = f"worst case {norm} {_short(epsilon)}"
+                self.add(name, "worst_case", correct, seconds=0.0, norm=norm, epsilon=epsilon, attack=options)
+
+    def measure_noise(self, noise) -> None:
+        options = describe(noise)
+        kind = "uniform_noise" if isinstance(noise, Uniform) else "gaussian_noise"
+        name = f"{kind.replace('_', ' ')} {_short(noise.sigma)}"
+
+        def step(rows):
+            return self.right(noise(self.x[rows], seed=self.seed, indices=rows), self.y[rows])
+
+        correct, cost = self.measure(noise, name, np.arange(len(self.x)), self.batch_size, step)
+        self.add(name, kind, correct, sigma=noise.sigma, attack=options, **cost)
+
+
+def _short(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4g}"
+
+
+def _check_inside(x_adv: np.ndarray, x: np.ndarray, options: dict[str, Any]) -> None:
+    name, norm, epsilon = options["name"], options.get("norm"), options.get("epsilon")
+    x_adv = np.asarray(x_adv)
+    if x_adv.shape != x.shape or not np.isfinite(x_adv).all() or x_adv.min() < 0 or x_adv.max() > 1:
+        raise ValueError(
+            f"{name} must return images of shape {x.shape} in [0, 1]. Received: shape={x_adv.shape}, "
+            f"minimum {x_adv.min():.6g}, maximum {x_adv.max():.6g}. Clip in the attack."
+        )
+    if norm is None or epsilon is None:
+        return
+    length = float(
+        np.max(keras.ops.convert_to_numpy(norms.get(norm).length(keras.ops.convert_to_tensor(x_adv - x))))
+    )
+    if length > epsilon * (1 + _SLACK) + 1e-6:
+        raise ValueError(
+            f"{name} must return images within {norm} distance epsilon={epsilon:.6g} of the clean ones. "
+            f"Received: distance {length:.6g}. Project in the attack."
+        )
+
+
+def _digest_of_weights(model: keras.Model) -> str:
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value))
+        digest.update(repr((value.shape, str(value.dtype))).encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,188 @@
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_robust.evaluation import Gaussian, Metrics, Uniform, epsilon_sweep, evaluate
+
+SHAPE = (4, 4, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Push:
+    """Moves every pixel by epsilon in one direction: on the model below, the exact optimum."""
+
+    epsilon: float
+    norm: str = "Linf"
+    overshoot: float = 0.0
+    die_after: int = 10**9
+    step_size: float | None = None
+    calls = []  # noqa: RUF012
+
+    def __call__(self, model, x, y, *, seed=0, batch_size=128, indices=None):
+        self.calls.append(list(indices))
+        if len(self.calls) > self.die_after:
+            raise KeyboardInterrupt
+        direction = np.where(np.asarray(y) == 0, 1.0, -1.0).reshape(-1, 1, 1, 1)
+        return np.clip(x + direction * (self.epsilon + self.overshoot), 0, 1).astype("float32")
+
+
+@pytest.fixture(autouse=True)
+def _no_calls():
+    Push.calls.clear()
+
+
+@pytest.fixture
+def model():
+    """Class 1 if the mean pixel is above one half."""
+    inputs = keras.Input(SHAPE)
+    outputs = keras.layers.Dense(2)(keras.layers.Flatten()(inputs))
+    model = keras.Model(inputs, outputs)
+    kernel = np.stack([np.zeros(16), np.full(16, 1.0)], axis=1)
+    model.set_weights([kernel, np.array([8.0, 0.0])])
+    return model
+
+
+@pytest.fixture
+def images():
+    """Constant images at 21 grey values; distance of the k-th to the boundary is |k - 10| / 20."""
+    x = np.ones((21, *SHAPE), "float32") * (np.arange(21) / 20).reshape(-1, 1, 1, 1).astype("float32")
+    return x, (np.arange(21) > 10).astype("int32")
+
+
+def test_robust_accuracy_counts_images_farther_than_epsilon_from_the_boundary(model, images):
+    metrics = evaluate(model, *images, attacks=[Push(0.12)], batch_size=2)
+    clean, robust = metrics.metrics
+    assert clean.correct == 21
+    assert robust.correct == 21 - 5  # k = 8 to 12 lie within 0.1
+    assert robust.images == 21
+    assert robust.low < robust.value < robust.high
+    assert robust.attack == {
+        "name": "Push", "epsilon": 0.12, "norm": "Linf", "overshoot": 0.0, "die_after": 10**9, "step_size": None
+    }  # fmt: skip
+
+
+def test_an_image_that_is_wrong_when_clean_is_not_attacked_and_stays_wrong(model, images):
+    x, y = images
+    y = y.copy()
+    y[0] = 1
+    metrics = evaluate(model, x, y, attacks=[Push(0.001)])
+    assert metrics.clean.correct == 20
+    assert metrics.metrics[1].correct == 19  # the middle grey lies on the boundary: any push moves it across
+    assert 0 not in Push.calls[0]
+
+
+def test_the_worst_case_is_taken_over_images_not_over_numbers(model, images):
+    @dataclasses.dataclass(frozen=True)
+    class OneSide(Push):
+        side: int = 0
+
+        def __call__(self, model, x, y, **options):
+            moved = super().__call__(model, x, y, **options)
+            return np.where((np.asarray(y) == self.side).reshape(-1, 1, 1, 1), moved, x)
+
+    metrics = evaluate(model, *images, attacks=[OneSide(0.12, side=0), OneSide(0.12, side=1), Push(0.2)])
+    zero, one, _, worst = metrics.metrics[1:]
+    assert zero.correct == 21 - 3
+    assert one.correct == 21 - 2
+    assert (worst.kind, worst.correct, worst.epsilon) == ("worst_case", 21 - 5, 0.12)
+
+
+def test_an_attack_that_leaves_its_ball_is_an_error(model, images):
+    with pytest.raises(ValueError, match=r"distance 0\.15"):
+        evaluate(model, *images, attacks=[Push(0.1, overshoot=0.05)])
+
+
+def test_noise_is_measured_on_every_image(model, images):
+    metrics = evaluate(model, *images, noise=[Gaussian(0.0), Gaussian(3.0), Uniform(0.5)], batch_size=4)
+    none, much, uniform = metrics.metrics[1:]
+    assert none.correct == 21
+    assert 4 < much.correct < 21  # noise of the mean has deviation 0.75: near guessing
+    # x + u / 2 over 1.5 is above one half from a mean of x of 0.5 on: nothing moves across but the grey middle
+    assert uniform.correct >= 19
+    assert [metric.sigma for metric in (none, much, uniform)] == [0.0, 3.0, 0.5]
+
+
+def test_results_do_not_depend_on_the_batch_size(model, images):
+    counts = [
+        [m.correct for m in evaluate(model, *images, noise=[Gaussian(0.4)], batch_size=size).metrics]
+        for size in (3, 50)
+    ]
+    assert counts[0] == counts[1]
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(model, images, tmp_path):
+    output = tmp_path / "metrics.json"
+    output.write_text("earlier results")
+    attacks = [Push(0.12), Push(0.3, die_after=5)]
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, *images, attacks=attacks, batch_size=2, output=output)
+    assert output.read_text() == "earlier results"
+    seen = [image for call in Push.calls[:5] for image in call]
+
+    Push.calls.clear()
+    resumed = evaluate(model, *images, attacks=attacks, batch_size=2, output=output)
+    again = [image for call in Push.calls for image in call]
+    assert len(seen) + len(again) == 2 * 21
+    unbroken = evaluate(model, *images, attacks=[Push(0.12), Push(0.3)], batch_size=2)
+    assert [m.correct for m in resumed.metrics] == [m.correct for m in unbroken.metrics]
+    assert Metrics.load(output) == resumed
+    assert not (tmp_path / "metrics.json.partial").exists()
+
+
+def test_the_state_of_another_run_is_refused_and_survives(model, images, tmp_path):
+    output = tmp_path / "metrics.json"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, *images, attacks=[Push(0.1, die_after=1)], batch_size=2, output=output)
+    before = (tmp_path / "metrics.json.partial").read_text()
+    with pytest.raises(ValueError, match="differs in seed"):
+        evaluate(model, *images, attacks=[Push(0.1)], seed=1, output=output)
+    model.set_weights([weight * 2 for weight in model.get_weights()])
+    with pytest.raises(ValueError, match="differs in weights"):
+        evaluate(model, *images, attacks=[Push(0.1)], output=output)
+    assert (tmp_path / "metrics.json.partial").read_text() == before
+
+
+def test_a_broken_state_file_is_refused(model, images, tmp_path):
+    (tmp_path / "m.json.partial").write_text("[1, 2")
+    with pytest.raises(ValueError, match="not the state of an evaluation"):
+        evaluate(model, *images, output=tmp_path / "m.json")
+
+
+def test_metrics_say_how_they_came_about(model, images, tmp_path):
+    evaluate(model, *images, attacks=[Push(0.1)], seed=4, output=tmp_path / "m.json")
+    metric = json.loads((tmp_path / "m.json").read_text())["metrics"][1]
+    assert metric["seed"] == 4
+    assert metric["environment"]["backend"] == keras.backend.backend()
+    assert metric["environment"]["code_commit"]
+    assert metric["data"]["count"] == 21
+    assert metric["cost"]["forward"] >= 21
+
+
+def test_a_sweep_scales_the_step_with_the_radius():
+    attacks = epsilon_sweep(Push(0.5, step_size=0.1), [0.25, 1.0])
+    assert [(a.epsilon, a.step_size) for a in attacks] == [(0.25, 0.05), (1.0, 0.2)]
+
+
+def test_softmax_outputs_are_refused_before_any_attack(images):
+    inputs = keras.Input(SHAPE)
+    outputs = keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(inputs))
+    with pytest.raises(ValueError, match="Remove the softmax"):
+        evaluate(keras.Model(inputs, outputs), *images, attacks=[Push(0.1)])
+    assert not Push.calls
+
+
+def test_bad_images_labels_and_attacks_are_refused_before_any_attack(model, images):
+    x, y = images
+    for arguments, options, message in [
+        ((x * 255, y), {}, "x / 255"),
+        ((x, y[:-1]), {}, "labels"),
+        ((x, y + 5), {}, "logits"),
+        ((x, y), {"attacks": ["pgd"]}, "PGD"),
+        ((x, y), {"batch_size": 0}, "batch_size"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            evaluate(model, *arguments, **{"attacks": [Push(0.1)], **options})
+    assert not Push.calls
