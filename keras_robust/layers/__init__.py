@@ -1,1 +1,10 @@
-"""TODO"""
+"""Keras layers that make networks robust, or help to."""
+
+from keras_robust.layers.gaussian_noise import GaussianNoise as GaussianNoise
+from keras_robust.layers.gaussian_noise import noise_at_inference as noise_at_inference
+from keras_robust.layers.kernel_average_pooling import KAP as KAP
+from keras_robust.layers.kernel_average_pooling import average_over_grid as average_over_grid
+from keras_robust.layers.kernel_average_pooling import channel_grid as channel_grid
+from keras_robust.layers.kernel_max_pooling import KMP as KMP
+from keras_robust.layers.standardize import Standardize as Standardize
+from keras_robust.layers.weight_map import WeightMap as WeightMap

@@ -1,1 +1,8 @@
-"""TODO"""
+"""Architectures: Keras models that map pixels in [0, 1] to logits."""
+
+from keras_robust.models import cnn as cnn
+from keras_robust.models import resnet as resnet
+from keras_robust.models.registry import build as build
+from keras_robust.models.registry import list_models as list_models
+from keras_robust.models.registry import model_options as model_options
+from keras_robust.models.registry import register_model as register_model

@@ -1,0 +1,224 @@
+"""Weight maps: a weight for each pixel and pair of channels, followed by a box filter."""
+
+import keras
+from keras import ops
+
+from keras_robust.checks import Tensor, check_choice, check_positive_integer
+
+MODES = ("smoothing", "unsharp")
+
+
+def _window_sums(x: Tensor, axis: int, size: int) -> Tensor:
+    """Sums each window of `size` neighbours along an axis, in about log2(size) additions."""
+    if size == 1:
+        return x
+    length = x.shape[axis] - size + 1
+    index = (slice(None),) * axis
+    total, position, power, width = None, 0, x, 1
+    while True:
+        if size & width:
+            piece = power[(*index, slice(position, position + length))]
+            total = piece if total is None else total + piece
+            position += width
+        if 2 * width > size:
+            return total
+        # `power` holds the sums of `width` neighbours; two of them side by side make twice as wide a window.
+        reach = power.shape[axis] - width
+        power = power[(*index, slice(0, reach))] + power[(*index, slice(width, width + reach))]
+        width *= 2
+
+
+@keras.saving.register_keras_serializable(package="keras_robust")
+class WeightMap(keras.layers.Layer):
+    """Multiplies each pixel by its own weights, then smooths or sharpens the result with a box filter.
+
+    For each pair of channels a map of weights of the input's size multiplies the input; the products are summed
+    over input channels and filtered with a box of ones (`smoothing`), or twice the products minus that
+    (`unsharp`). The bias has a weight for each output pixel. The layer belongs to one image size.
+
+    The sum over input channels comes first, which gives the same output since the filter is linear.
+
+    Args:
+        filters: Output channels.
+        kernel_size: Side of the box filter, in pixels.
+        strides: Step of the box filter; `unsharp` keeps every `strides`-th pixel of its full-size output.
+        mode: `"smoothing"` or `"unsharp"`.
+        padding: `"valid"`, `"same"`, or the number of zero pixels around the map before the filter. None is
+            `"valid"` for smoothing and `"same"` for unsharp, which needs a filtered map of the input's size.
+        use_bias: Whether to add the bias.
+        normalize: Whether the box filter averages (gain 1). Differs from the paper: its box is of ones.
+        data_format: `"channels_last"` or `"channels_first"`; None takes the one in Keras's configuration.
+        seed: Integer seed of the initial weights; None draws one.
+
+    Call arguments:
+        inputs: Activations, shape `(batch, height, width, channels)`.
+
+    Returns:
+        Activations, shape `(batch, output height, output width, filters)`.
+
+    Raises:
+        ValueError: If the image size is unknown, smaller than the filter, or not the one that the layer was built
+            for, or if `unsharp` is asked for an output of another size.
+
+    Reference:
+        Amer and Maul, 2019, https://arxiv.org/abs/1905.00568 (equations 1 to 4)
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        mode: str = "smoothing",
+        padding: str | int | None = None,
+        use_bias: bool = True,
+        normalize: bool = False,
+        *,
+        data_format: str | None = None,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_positive_integer("filters", filters)
+        check_positive_integer("kernel_size", kernel_size)
+        check_positive_integer("strides", strides)
+        check_choice("mode", mode, MODES)
+        if padding is None or isinstance(padding, str):
+            check_choice("padding", padding, (None, "valid", "same"))
+        else:
+            check_positive_integer("padding", padding, minimum=0)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.strides = strides
+        self.mode = mode
+        self.padding = padding
+        self.use_bias = use_bias
+        self.normalize = normalize
+        self.data_format = keras.config.image_data_format() if data_format is None else data_format
+        check_choice("data_format", self.data_format, ("channels_last", "channels_first"))
+        self.seed = seed
+        if mode == "unsharp" and sum(self._pads()) != kernel_size - 1:
+            raise ValueError(
+                "mode='unsharp' subtracts the filtered map from the map, so both must have one size. "
+                f"Received: padding={padding!r} with kernel_size={kernel_size}. Use padding='same'."
+            )
+
+    def build(self, input_shape):
+        """Creates the maps for this image size."""
+        height, width, channels = self._split(input_shape)
+        # Inputs that reach one output pixel: the reading of the paper's "fan in" that keeps the scale.
+        bound = (channels * self.kernel_size**2) ** -0.5
+        self.kernel = self.add_weight(
+            shape=(height, width, channels, self.filters),
+            initializer=keras.initializers.RandomUniform(-bound, bound, seed=self.seed),
+            name="kernel",
+        )
+        self.bias = None
+        if self.use_bias:
+            bias_seed = None if self.seed is None else self.seed + 1
+            self.bias = self.add_weight(
+                shape=(*self._output_size(height, width), self.filters),
+                initializer=keras.initializers.RandomUniform(-bound, bound, seed=bias_seed),
+                name="bias",
+            )
+
+    def call(self, inputs):
+        """Applies the maps, the box filter and the bias."""
+        self._check_size(inputs.shape)
+        first = self.data_format == "channels_first"
+        equation = "bihw,hwio->bohw" if first else "bhwi,hwio->bhwo"
+        product = ops.einsum(equation, inputs, self.kernel)
+        outputs = self._box(product)
+        if self.mode == "unsharp":
+            outputs = 2.0 * self._stride(product) - outputs
+        if self.bias is not None:
+            outputs = outputs + (
+                ops.transpose(self.bias, (2, 0, 1)) if first else ops.convert_to_tensor(self.bias)
+            )
+        return outputs
+
+    def compute_output_shape(self, input_shape):
+        """Returns the shape after the box filter."""
+        height, width, _ = self._split(input_shape)
+        size = self._output_size(height, width)
+        if self.data_format == "channels_first":
+            return (input_shape[0], self.filters, *size)
+        return (input_shape[0], *size, self.filters)
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        names = (
+            "filters",
+            "kernel_size",
+            "strides",
+            "mode",
+            "padding",
+            "use_bias",
+            "normalize",
+            "data_format",
+        )
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}, "seed": self.seed}
+
+    def _axes(self) -> tuple[int, int]:
+        return (2, 3) if self.data_format == "channels_first" else (1, 2)
+
+    def _pads(self) -> tuple[int, int]:
+        """Zero pixels before and after each spatial axis."""
+        padding = self.padding or ("same" if self.mode == "unsharp" and self.padding is None else "valid")
+        if padding == "same":
+            return (self.kernel_size - 1) // 2, self.kernel_size // 2
+        return (0, 0) if padding == "valid" else (padding, padding)
+
+    def _output_size(self, height: int, width: int) -> tuple[int, int]:
+        spare = sum(self._pads()) - self.kernel_size
+        return (height + spare) // self.strides + 1, (width + spare) // self.strides + 1
+
+    def _box(self, x: Tensor) -> Tensor:
+        """Filters the map with a box of ones, with strides."""
+        pads = [(0, 0)] * 4
+        for axis in self._axes():
+            pads[axis] = self._pads()
+        if sum(self._pads()):
+            x = ops.pad(x, pads)
+        for axis in self._axes():
+            x = _window_sums(x, axis, self.kernel_size)
+        x = self._stride(x)
+        return x * self.kernel_size**-2 if self.normalize else x
+
+    def _stride(self, x: Tensor) -> Tensor:
+        if self.strides == 1:
+            return x
+        step = slice(None, None, self.strides)
+        return x[:, :, step, step] if self.data_format == "channels_first" else x[:, step, step]
+
+    def _split(self, input_shape) -> tuple[int, int, int]:
+        """Returns height, width and channels, checked."""
+        if len(input_shape) != 4:
+            raise ValueError(
+                "`WeightMap` needs images, shape (batch, height, width, channels). "
+                f"Received: input_shape={tuple(input_shape)}."
+            )
+        channel = 1 if self.data_format == "channels_first" else 3
+        size = tuple(input_shape[axis] for axis in self._axes())
+        channels = input_shape[channel]
+        if None in (*size, channels):
+            raise ValueError(
+                "`WeightMap` has a weight for each pixel, so height, width and channels must be known. "
+                f"Received: input_shape={tuple(input_shape)}."
+            )
+        if min(size) + sum(self._pads()) < self.kernel_size:
+            raise ValueError(
+                f"The box filter of side kernel_size={self.kernel_size} must fit into the padded map. "
+                f"Received: input_shape={tuple(input_shape)}, padding={self.padding!r}. "
+                "Use a smaller kernel_size or padding='same'."
+            )
+        return (*size, channels)
+
+    def _check_size(self, shape) -> None:
+        got, built = self._split(shape), tuple(self.kernel.shape[:3])
+        if got != built:
+            raise ValueError(
+                "The maps of a `WeightMap` belong to one image size. "
+                f"Expected: (height, width, channels) = {built}. Received: {got}. "
+                "Resize the images, or build the model for this size and train it."
+            )

@@ -1,0 +1,183 @@
+"""Pieces that the builders share: layers that start and pad as the papers' PyTorch code does."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_robust.checks import check_choice
+from keras_robust.layers import KAP, KMP, GaussianNoise
+
+# Builders take pixels with the channels last, whatever Keras's configuration says.
+DATA_FORMAT = "channels_last"
+POOLINGS = (None, "kap", "kmp")
+
+
+class Seeds:
+    """Deals out one seed after the other; None for ever where the model's seed is None.
+
+    Args:
+        seed: Seed of the whole model.
+    """
+
+    def __init__(self, seed: int | None):
+        self._rng = None if seed is None else np.random.default_rng(seed)
+
+    def next(self) -> int | None:
+        """Returns the next seed."""
+        return None if self._rng is None else int(self._rng.integers(2**31 - 1))
+
+
+def initializers(fan_in: int, seeds: Seeds, use_bias: bool = True) -> dict[str, Any]:
+    """Returns the initialisers of a layer: U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for kernel and bias.
+
+    Args:
+        fan_in: Inputs that reach one output.
+        seeds: Where the seeds come from.
+        use_bias: Whether the layer has a bias.
+
+    Returns:
+        Keyword arguments of the layer.
+    """
+    bound = fan_in**-0.5
+    chosen = {"kernel_initializer": keras.initializers.RandomUniform(-bound, bound, seed=seeds.next())}
+    if use_bias:
+        chosen["bias_initializer"] = keras.initializers.RandomUniform(-bound, bound, seed=seeds.next())
+    return chosen
+
+
+def conv(
+    x: keras.KerasTensor,
+    filters: int,
+    kernel_size: int,
+    *,
+    strides: int = 1,
+    padding: int = 0,
+    use_bias: bool = True,
+    seeds: Seeds,
+    name: str,
+) -> keras.KerasTensor:
+    """Convolves after padding with zeros on all sides alike.
+
+    Args:
+        x: Symbolic activations, shape `(batch, height, width, channels)`.
+        filters: Output channels.
+        kernel_size: Side of the kernel.
+        strides: Step of the kernel.
+        padding: Rows and columns of zeros on each side.
+        use_bias: Whether to add a bias.
+        seeds: Where the seeds of the initial weights come from.
+        name: Name of the layer.
+
+    Returns:
+        Symbolic activations, shape `(batch, height, width, filters)`.
+
+    Raises:
+        ValueError: If the kernel does not fit into the padded image.
+    """
+    if min(x.shape[1:3]) + 2 * padding < kernel_size:
+        raise ValueError(
+            f"Layer '{name}' has a kernel of {kernel_size} x {kernel_size}, larger than its input. "
+            f"Received: {x.shape[1]} x {x.shape[2]} pixels, padding {padding}. Use larger images."
+        )
+    # Symmetric padding: "same" with strides of 2 pads only at the end, unlike the PyTorch reference.
+    same = strides == 1 and 2 * padding == kernel_size - 1
+    if padding and not same:
+        x = layers.ZeroPadding2D(padding, data_format=DATA_FORMAT, name=f"{name}_pad")(x)
+    return layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding="same" if same else "valid",
+        data_format=DATA_FORMAT,
+        use_bias=use_bias,
+        name=name,
+        **initializers(x.shape[-1] * kernel_size**2, seeds, use_bias),
+    )(x)
+
+
+def batch_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Normalises with PyTorch's constants: epsilon 1e-5, moving averages that keep 0.9."""
+    return layers.BatchNormalization(axis=-1, epsilon=1e-5, momentum=0.9, name=name)(x)
+
+
+def dense(
+    x: keras.KerasTensor, units: int, *, seeds: Seeds, name: str, activation: str | None = None
+) -> keras.KerasTensor:
+    """Applies a dense layer that starts as PyTorch's does."""
+    chosen = initializers(x.shape[-1], seeds)
+    return layers.Dense(units, activation=activation, name=name, **chosen)(x)
+
+
+def kernel_pooling(
+    x: keras.KerasTensor,
+    pooling: str | None,
+    *,
+    pool_size: int = 3,
+    strides: int = 1,
+    padding: str = "centered",
+    name: str,
+) -> keras.KerasTensor:
+    """Pools over the channel grid.
+
+    Args:
+        x: Symbolic activations, shape `(batch, height, width, channels)`.
+        pooling: None for no pooling, `"kap"` or `"kmp"`.
+        pool_size: Side of the window.
+        strides: Step of the window; `"kmp"` takes 1 only.
+        padding: `"centered"` or `"valid"`; `"kmp"` takes `"centered"` only.
+        name: Prefix of the layer's name.
+
+    Returns:
+        Symbolic activations, shape `(batch, height, width, pooled channels)`.
+
+    Raises:
+        ValueError: If `pooling` is unknown or `"kmp"` has strides or padding.
+    """
+    check_choice("pooling", pooling, POOLINGS)
+    if pooling == "kap":
+        layer = KAP(pool_size, strides, padding, data_format=DATA_FORMAT, name=f"{name}_kap")
+        return layer(x)
+    if pooling == "kmp":
+        if strides != 1 or padding != "centered":
+            raise ValueError(
+                "pooling='kmp' has strides=1 and padding='centered' only. "
+                f"Received: strides={strides!r}, padding={padding!r}. Use pooling='kap' for others."
+            )
+        return KMP(pool_size, data_format=DATA_FORMAT, name=f"{name}_kmp")(x)
+    return x
+
+
+def noise(
+    x: keras.KerasTensor, sigma: float, *, keep: bool, role: str, seeds: Seeds, name: str
+) -> keras.KerasTensor:
+    """Adds a noise layer where `sigma` is not zero, or where `keep` asks for one all the same.
+
+    Args:
+        x: Symbolic images or activations.
+        sigma: Standard deviation, in units of `x`.
+        keep: Whether to add the layer also for a sigma of 0, to be set later.
+        role: `"input"` or `"activation"`.
+        seeds: Where the seed of the noise comes from.
+        name: Name of the layer.
+
+    Returns:
+        Symbolic tensor of the shape of `x`.
+    """
+    if sigma == 0 and not keep:
+        return x
+    return GaussianNoise(sigma, role=role, seed=seeds.next(), name=name)(x)
+
+
+def global_pool(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Averages over all pixels."""
+    return layers.GlobalAveragePooling2D(data_format=DATA_FORMAT, name="global_pool")(x)
+
+
+def logits(x: keras.KerasTensor, num_classes: int, seeds: Seeds) -> keras.KerasTensor:
+    """Computes the logits, in float32 also where the policy computes in half precision."""
+    policy = keras.config.dtype_policy()
+    dtype = "float32" if policy.compute_dtype in ("float16", "bfloat16") else None
+    chosen = initializers(x.shape[-1], seeds)
+    return layers.Dense(num_classes, dtype=dtype, name="logits", **chosen)(x)
