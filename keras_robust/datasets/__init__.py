@@ -1,1 +1,8 @@
-"""TODO"""
+"""Image data sets, split as the papers state, in an order that is fixed and fingerprinted."""
+
+from keras_robust.datasets.dataset import Dataset as Dataset
+from keras_robust.datasets.dataset import Split as Split
+from keras_robust.datasets.registry import Info as Info
+from keras_robust.datasets.registry import info as info
+from keras_robust.datasets.registry import list_datasets as list_datasets
+from keras_robust.datasets.registry import load as load

@@ -1,1 +1,13 @@
-"""TODO"""
+"""Robust training through plain `fit`, and the recipes that describe it."""
+
+from keras_robust.training.batches import Batches as Batches
+from keras_robust.training.optimizers import SGD as SGD
+from keras_robust.training.optimizers import Adam as Adam
+from keras_robust.training.perturbations import GaussianNoiseInput as GaussianNoiseInput
+from keras_robust.training.perturbations import Perturbation as Perturbation
+from keras_robust.training.recipe import Recipe as Recipe
+from keras_robust.training.recipe import load_recipe as load_recipe
+from keras_robust.training.recipe import parse_recipe as parse_recipe
+from keras_robust.training.schedules import PiecewiseConstant as PiecewiseConstant
+from keras_robust.training.schedules import Triangle as Triangle
+from keras_robust.training.trainer import RobustTrainer as RobustTrainer

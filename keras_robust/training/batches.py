@@ -1,0 +1,76 @@
+"""Training batches that depend on (seed, epoch, batch) alone: the same on every backend, and after a resumed run."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from keras_robust.checks import check_positive_integer
+
+
+class Batches(keras.utils.PyDataset):
+    """Shuffled and augmented batches for `fit`.
+
+    Pass `callbacks=[batches.follow_epochs()]` and `shuffle=False` to `fit`, so that the batches know the epoch. Every
+    batch is full: the images that remain at the end of an epoch are left out of it, others each time, unless there
+    are fewer images than one batch.
+
+    Args:
+        pixels: Images as stored, shape `(images, height, width, channels)`.
+        labels: Integer labels, shape `(images,)`.
+        maximum: Stored value that stands for 1.0.
+        batch_size: Images a batch.
+        augment: `(images, rng) -> images`, on pixels as stored; None leaves them.
+        seed: Seed of order and augmentation.
+
+    Raises:
+        ValueError: If there are no images, or `batch_size` is not a positive integer.
+    """
+
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        labels: np.ndarray,
+        *,
+        maximum: float = 1.0,
+        batch_size: int = 128,
+        augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        check_positive_integer("batch_size", batch_size)
+        if len(pixels) == 0 or len(pixels) != len(labels):
+            raise ValueError(
+                "`pixels` and `labels` must hold the same number of images, at least one. "
+                f"Received: {len(pixels)} images, {len(labels)} labels."
+            )
+        self.pixels = pixels
+        self.labels = labels
+        self.maximum = maximum
+        self.batch_size = min(batch_size, len(pixels))
+        self.augment = augment
+        self.seed = seed
+        self.epoch = 0
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, "int64"))
+
+    def __len__(self) -> int:
+        return len(self.pixels) // self.batch_size
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        epoch = self.epoch
+        if self._order[0] != epoch:
+            self._order = (epoch, self._rng(epoch).permutation(len(self.pixels)))
+        rows = self._order[1][index * self.batch_size : (index + 1) * self.batch_size]
+        x = self.pixels[rows]
+        if self.augment is not None:
+            x = self.augment(x, self._rng(epoch, index))
+        return x.astype("float32") / np.float32(self.maximum), self.labels[rows]
+
+    def follow_epochs(self) -> keras.callbacks.Callback:
+        """Returns the callback that tells these batches which epoch `fit` is in."""
+        return keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: setattr(self, "epoch", epoch)
+        )
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(entropy=self.seed, spawn_key=key))

@@ -1,0 +1,91 @@
+"""Training state on disk: one file, replaced whole, without pickle."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import keras
+import numpy as np
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Writes a file so that a kill at any moment leaves the old one or the new one, whole.
+
+    Args:
+        path: Where the file goes.
+        write: Writes the content to the open binary file it is given.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _variables(trainer: keras.Model) -> list:
+    return [*trainer.variables, *trainer.optimizer.variables]
+
+
+def save_state(path: Path, trainer: keras.Model, facts: dict[str, Any]) -> None:
+    """Saves weights, optimizer, seeds and whatever else the trainer holds.
+
+    Args:
+        path: Where the file goes; an older one is replaced.
+        trainer: Compiled model in training.
+        facts: What else to keep, as JSON: epoch, history, recipe digest.
+    """
+    arrays = {
+        f"{index:05d}": keras.ops.convert_to_numpy(v.value) for index, v in enumerate(_variables(trainer))
+    }
+    facts_array = np.frombuffer(json.dumps(facts).encode(), "uint8")
+    write_atomically(path, lambda file: np.savez(file, facts=facts_array, **arrays))
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Returns the facts that `save_state` kept.
+
+    Raises:
+        ValueError: If the file is not a training state.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return json.loads(stored["facts"].tobytes())
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path} must be a training state of this package. Received: a file that cannot be read ({error}). "
+            "Delete it to start the training anew."
+        ) from error
+
+
+def load_state(path: Path, trainer: keras.Model) -> dict[str, Any]:
+    """Puts a saved state back, exactly.
+
+    Args:
+        path: File that `save_state` wrote.
+        trainer: Compiled and built model of the same architecture and optimizer.
+
+    Returns:
+        The facts that were kept.
+
+    Raises:
+        ValueError: If the file is not a training state, or one of another model or optimizer.
+    """
+    facts = read_facts(path)
+    trainer.optimizer.build(trainer.trainable_variables)
+    variables = _variables(trainer)
+    with np.load(path, allow_pickle=False) as stored:
+        values = [stored[name] for name in sorted(stored.files) if name != "facts"]
+    if [value.shape for value in values] != [tuple(v.shape) for v in variables]:
+        raise ValueError(
+            f"The training state {path} must belong to this model and optimizer. Received: {len(values)} arrays, "
+            f"{len(variables)} variables expected, or other shapes. Delete it to start the training anew."
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return facts
