@@ -1,6 +1,7 @@
 """Numbers that can be trusted: an accuracy with its attack, images, seed, code, software and error bar."""
 
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -35,7 +36,7 @@ class DataFingerprint(Record):
     order: str = Field(description="What the first image means: 'official', 'library' or 'given'.")
     first_index: int = 0
     count: int
-    sha256: str = Field(description="Digest of shape, float32 pixels and int32 labels.")
+    sha256: str = Field(description="Digest of the pixels as stored and of the labels.")
 
     @classmethod
     def of(
@@ -73,6 +74,12 @@ class Environment(Record):
     numpy: str
     python: str
     device: str
+
+    @property
+    def short_commit(self) -> str:
+        """The commit in a few letters, with a '+' where the code had changes on top."""
+        commit = self.code_commit.removesuffix("+changes")
+        return commit[:8] + ("+" if commit != self.code_commit else "")
 
     @classmethod
     def here(cls) -> "Environment":
@@ -195,6 +202,7 @@ def wilson_interval(correct: int, images: int) -> tuple[float, float]:
     return max(float(interval.low), 0.0), min(float(interval.high), 1.0)
 
 
+@functools.lru_cache
 def code_commit() -> str:
     """Returns the Git commit of this package, with '+changes' where its files differ; else its version."""
     folder = Path(__file__).resolve().parents[1]

@@ -1,0 +1,117 @@
+import json
+
+import pytest
+import yaml
+
+from keras_robust import zoo
+from keras_robust.zoo.card import card_is_current, render_card
+from keras_robust.zoo.entry import Entry, make_entry
+from keras_robust.zoo.results import BEGIN, END, place_table, results_table
+
+pytestmark = pytest.mark.once
+NAME = "kap_cnn_digits.test"
+
+
+def test_the_entry_states_parameters_recipe_and_threats(folder):
+    entry = Entry.load(folder)
+    assert entry.parameters == (9 * 64 + 64) + 2 * 64 + (9 * 64 * 144 + 144) + 2 * 144 + (144 * 10 + 10)
+    assert entry.threat_models == ["Linf", "gaussian_noise"]
+    assert entry.model.arguments == {"depth": 2, "pooling": "kap"}
+    assert entry.weights.bytes == (folder / "model.weights.h5").stat().st_size
+
+
+def test_an_unknown_key_is_named(folder):
+    path = folder / "entry.json"
+    path.write_text(path.read_text().replace('"licence"', '"license"'))
+    with pytest.raises(ValueError, match="license"):
+        Entry.load(folder)
+
+
+def test_a_branch_cannot_stand_for_a_pinned_revision(folder):
+    content = json.loads((folder / "entry.json").read_text())
+    content["weights"]["revision"] = "main"
+    (folder / "entry.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"weights\.revision"):
+        Entry.load(folder)
+
+
+def test_the_schema_describes_every_field():
+    schema = json.loads(zoo.json_schema())
+    assert set(schema["properties"]) == set(Entry.model_fields)
+    assert schema["additionalProperties"] is False
+
+
+def test_measuring_again_keeps_what_people_added(folder):
+    from keras_robust.datasets import load
+
+    entry = Entry.load(folder)
+    reported = zoo.Reported(name="clean", value=0.9, source="paper, table 1")
+    entry.model_copy(update={"reported": [reported], "limits": ["Small images."]}).save(folder)
+    model = zoo.load(folder)
+    x = load("digits").test.take(8)[0]
+    again = make_entry(folder, model=model, images=x, num_classes=10, metrics=entry.metrics)
+    assert again.reported == [reported]
+    assert again.limits == ["Small images."]
+    assert "paper, table 1" in (folder / "card.md").read_text()
+
+
+def test_the_card_has_the_hubs_metadata_with_every_number(folder):
+    card = (folder / "card.md").read_text()
+    data = yaml.safe_load(card.split("---")[1])
+    results = data["model-index"][0]["results"]
+    values = [metric["value"] for result in results for metric in result["metrics"]]
+    assert values == [round(metric.value, 6) for metric in Entry.load(folder).metrics]
+    assert data["license"] == "apache-2.0"
+    assert data["library_name"] == "keras"
+
+
+def test_a_card_is_stale_once_its_entry_changes(folder):
+    assert card_is_current(folder)
+    entry = Entry.load(folder)
+    entry.model_copy(update={"limits": ["Only for tests."]}).save(folder)
+    assert not card_is_current(folder)
+    assert "- Only for tests." in render_card(folder)
+
+
+def test_the_table_shows_clean_robust_and_noisy_accuracy_with_intervals(folder):
+    entry = Entry.load(folder)
+    table = results_table([entry])
+    clean, attack, noise = entry.metrics
+    for metric in (clean, attack, noise):
+        assert f"{100 * metric.value:.1f} ({100 * metric.low:.1f} to {100 * metric.high:.1f})" in table
+    assert "Linf epsilon 0.05" in table
+    assert "40 test images" in table
+    assert clean.environment.short_commit in table
+
+
+def test_a_lower_number_measured_by_others_goes_first(folder):
+    other = zoo.External(
+        name="adaptive",
+        norm="Linf",
+        epsilon=0.05,
+        value=0.0,
+        images=100,
+        who="A. Nother",
+        link="https://x.example",
+    )
+    entry = Entry.load(folder).model_copy(update={"external": [other]})
+    assert "0.0 [A. Nother](https://x.example)" in results_table([entry])
+
+
+def test_place_table_writes_once_and_notices_a_stale_table(folder, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\n{END}\nafter\n")
+    entries = [Entry.load(folder)]
+    assert not place_table(readme, entries, write=False)
+    assert readme.read_text() == f"before\n{BEGIN}\n{END}\nafter\n"
+    assert not place_table(readme, entries, write=True)
+    assert place_table(readme, entries, write=False)
+    assert readme.read_text().startswith("before\n")
+    assert readme.read_text().endswith("\nafter\n")
+    assert f"(zoo/{NAME}/card.md)" in readme.read_text()
+
+
+def test_a_file_without_markers_is_refused(tmp_path):
+    (tmp_path / "README.md").write_text("no markers")
+    with pytest.raises(ValueError, match="results:begin"):
+        place_table(tmp_path / "README.md", [], write=True)
