@@ -37,7 +37,8 @@ class Split:
             first: Index of the first one.
 
         Returns:
-            Images in [0, 1], float32, shape `(count, height, width, channels)`, and int32 labels, shape `(count,)`.
+            Images in [0, 1], float32, shape `(count, height, width, channels)`, and int32 labels, shape
+            `(count,)`.
 
         Raises:
             ValueError: If the split does not hold so many images.
@@ -57,8 +58,8 @@ class Split:
             first: Index of the first one.
 
         Returns:
-            Dictionary of 'order', 'first', 'count' and 'sha256'; the hash is over the stored pixels as bytes, then
-            the labels as little-endian 32-bit integers.
+            Dictionary of 'order', 'first', 'count' and 'sha256'; the hash is over the stored pixels as bytes,
+            then the labels as little-endian 32-bit integers.
 
         Raises:
             ValueError: If the split does not hold so many images.

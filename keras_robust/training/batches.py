@@ -1,4 +1,4 @@
-"""Training batches that depend on (seed, epoch, batch) alone: the same on every backend, and after a resumed run."""
+"""Training batches that depend on (seed, epoch, batch) alone: alike on every backend, and in a resumed run."""
 
 from collections.abc import Callable
 
@@ -11,9 +11,9 @@ from keras_robust.checks import check_positive_integer
 class Batches(keras.utils.PyDataset):
     """Shuffled and augmented batches for `fit`.
 
-    Pass `callbacks=[batches.follow_epochs()]` and `shuffle=False` to `fit`, so that the batches know the epoch. Every
-    batch is full: the images that remain at the end of an epoch are left out of it, others each time, unless there
-    are fewer images than one batch.
+    Pass `callbacks=[batches.follow_epochs()]` and `shuffle=False` to `fit`, so that the batches know the epoch.
+    Every batch is full: the images that remain at the end of an epoch are left out of it, others each time,
+    unless there are fewer images than one batch.
 
     Args:
         pixels: Images as stored, shape `(images, height, width, channels)`.
@@ -68,9 +68,7 @@ class Batches(keras.utils.PyDataset):
 
     def follow_epochs(self) -> keras.callbacks.Callback:
         """Returns the callback that tells these batches which epoch `fit` is in."""
-        return keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda epoch, logs: setattr(self, "epoch", epoch)
-        )
+        return keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(self, "epoch", epoch))
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(entropy=self.seed, spawn_key=key))

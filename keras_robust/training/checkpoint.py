@@ -40,9 +40,7 @@ def save_state(path: Path, trainer: keras.Model, facts: dict[str, Any]) -> None:
         trainer: Compiled model in training.
         facts: What else to keep, as JSON: epoch, history, recipe digest.
     """
-    arrays = {
-        f"{index:05d}": keras.ops.convert_to_numpy(v.value) for index, v in enumerate(_variables(trainer))
-    }
+    arrays = {f"{index:05d}": keras.ops.convert_to_numpy(v.value) for index, v in enumerate(_variables(trainer))}
     facts_array = np.frombuffer(json.dumps(facts).encode(), "uint8")
     write_atomically(path, lambda file: np.savez(file, facts=facts_array, **arrays))
 

@@ -1,8 +1,9 @@
 """SGD and Adam as PyTorch defines them, which the papers' recipes mean.
 
-Keras's own `weight_decay=` is decoupled: it shrinks the weights directly, with momentum 0.9 ten times more weakly than
-PyTorch's, which adds `weight_decay * w` to the gradient before momentum, for every parameter (BatchNorm and biases
-included). Keras also keeps the learning rate inside the momentum buffer, which differs when the rate changes.
+Keras's own `weight_decay=` is decoupled: it shrinks the weights directly, with momentum 0.9 ten times more
+weakly than PyTorch's, which adds `weight_decay * w` to the gradient before momentum, for every parameter
+(BatchNorm and biases included). Keras also keeps the learning rate inside the momentum buffer, which differs
+when the rate changes.
 """
 
 from typing import Any
@@ -52,7 +53,7 @@ class SGD(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate) -> None:
         """Updates one variable."""
         rate = ops.cast(learning_rate, variable.dtype)
-        gradient = ops.cast(gradient, variable.dtype) + self.coupled_weight_decay * variable.value
+        gradient = ops.cast(gradient, variable.dtype) + self.coupled_weight_decay * ops.convert_to_tensor(variable)
         if not self.momentum:
             self.assign_sub(variable, rate * gradient)
             return
@@ -114,7 +115,7 @@ class Adam(keras.optimizers.Optimizer):
         """Updates one variable."""
         rate = ops.cast(learning_rate, variable.dtype)
         step = ops.cast(self.iterations + 1, variable.dtype)
-        gradient = ops.cast(gradient, variable.dtype) + self.coupled_weight_decay * variable.value
+        gradient = ops.cast(gradient, variable.dtype) + self.coupled_weight_decay * ops.convert_to_tensor(variable)
         index = self._get_variable_index(variable)
         average = self.beta_1 * self.averages[index].value + (1 - self.beta_1) * gradient
         square = self.beta_2 * self.squares[index].value + (1 - self.beta_2) * ops.square(gradient)

@@ -11,8 +11,8 @@ from keras_robust.checks import Tensor
 class Perturbation(abc.ABC):
     """What happens to the images of a batch before the training step.
 
-    State that changes between steps (an epsilon, a sigma on a schedule) is a Keras variable listed in `variables`, so that
-    compiled steps see its changes; a callback sets it.
+    State that changes between steps (an epsilon, a sigma on a schedule) is a Keras variable listed in
+    `variables`, so that compiled steps see its changes; a callback sets it.
     """
 
     variables: tuple[keras.Variable, ...] = ()
@@ -32,8 +32,8 @@ class Perturbation(abc.ABC):
 class GaussianNoiseInput(Perturbation):
     """Adds Gaussian noise to the input, unclipped, in training only.
 
-    For models that hold no noise layer of their own. The KAP paper's builders put input and activation noise inside the
-    model (their `sigma`); with those, leave this out, or the input is distorted twice.
+    For models that hold no noise layer of their own. The KAP paper's builders put input and activation noise
+    inside the model (their `sigma`); with those, leave this out, or the input is distorted twice.
 
     Args:
         sigma: Standard deviation in pixel units; kept as a Keras variable, `sigma`.
@@ -47,9 +47,7 @@ class GaussianNoiseInput(Perturbation):
 
     def __init__(self, sigma: float):
         if not sigma >= 0:
-            raise ValueError(
-                f"`sigma` must be a number of at least 0, in pixel units. Received: sigma={sigma!r}."
-            )
+            raise ValueError(f"`sigma` must be a number of at least 0, in pixel units. Received: sigma={sigma!r}.")
         self.sigma = keras.Variable(float(sigma), trainable=False, dtype="float32", name="sigma")
         self.variables = (self.sigma,)
 

@@ -225,15 +225,11 @@ def _explain(item: Any) -> str:
     if item["type"] == "extra_forbidden":
         known = _keys_at(location[:-1])
         close = difflib.get_close_matches(str(location[-1]), known, n=2, cutoff=0.5)
-        hint = (
-            f"Did you mean {' or '.join(map(repr, close))}?" if close else f"Known keys: {', '.join(known)}."
-        )
+        hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"Known keys: {', '.join(known)}."
         return f"unknown key `{key}`. Received: {received}. {hint}"
     if item["type"] == "missing":
         return f"`{key}` is missing. Add it."
-    message = (
-        item["msg"].removeprefix("Value error, ").replace("valid dictionary or instance of", "table like")
-    )
+    message = item["msg"].removeprefix("Value error, ").replace("valid dictionary or instance of", "table like")
     if "list[float]" in item["loc"]:
         message = "Input should be a number or a list of numbers"
     return f"`{key}`: {message}. Received: {received}."

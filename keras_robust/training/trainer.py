@@ -14,16 +14,19 @@ Loss = Callable[..., Tensor]
 class RobustTrainer(backend.TrainStep, keras.Model):
     """Trains a model on perturbed batches; the model itself is what one saves afterwards.
 
-    Perturbations act in training only: `evaluate`, `predict` and the validation of `fit` see clean images and the
-    plain compiled loss. The model's own GaussianNoise layers are independent of this and act wherever `training=True`.
+    Perturbations act in training only: `evaluate`, `predict` and the validation of `fit` see clean images and
+    the plain compiled loss. The model's own GaussianNoise layers are independent of this and act wherever
+    `training=True`.
 
     Args:
         model: Keras model that maps pixels in [0, 1] to logits, shape `(batch, classes)`; trained in place.
         perturbations: Applied in order to each batch: `(model, x, y, seed) -> x`.
-        objective: Replaces the compiled loss in training: `(model, x, y, y_pred, x_clean) -> scalar`, where `x` is the
-            perturbed batch, `y_pred` the model's output on it and `x_clean` the batch before perturbation.
+        objective: Replaces the compiled loss in training: `(model, x, y, y_pred, x_clean) -> scalar`, where `x`
+            is the perturbed batch, `y_pred` the model's output on it and `x_clean` the batch before
+            perturbation.
         terms: Added to the loss in training; same signature.
-        weight_perturbation: Offsets put on the trainable variables for the step: `(model, x, y) -> list or None`.
+        weight_perturbation: Offsets put on the trainable variables for the step: `(model, x, y) -> list or
+            None`.
         seed: Seed of the perturbations.
 
     Raises:
@@ -43,7 +46,8 @@ class RobustTrainer(backend.TrainStep, keras.Model):
         super().__init__(name=f"robust_{model.name}" if isinstance(model, keras.Model) else None)
         if not isinstance(model, keras.Model):
             raise ValueError(
-                f"`model` must be a keras.Model that returns logits. Received: model of type {type(model).__name__}."
+                "`model` must be a keras.Model that returns logits. "
+                f"Received: model of type {type(model).__name__}."
             )
         for part in (*perturbations, *terms, *(p for p in (objective, weight_perturbation) if p is not None)):
             if not callable(part):

@@ -1,0 +1,276 @@
+"""From a recipe to trained weights: the one way in which the entries of the zoo are made."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_robust import datasets, models
+from keras_robust.augmentations import CropFlip
+from keras_robust.datasets import Dataset, Split
+from keras_robust.evaluation.metrics import Environment
+from keras_robust.layers import GaussianNoise
+from keras_robust.training.batches import Batches
+from keras_robust.training.checkpoint import load_state, read_facts, write_atomically
+from keras_robust.training.optimizers import SGD, Adam
+from keras_robust.training.perturbations import GaussianNoiseInput, Perturbation
+from keras_robust.training.progress import Checkpoint, ProgressBar
+from keras_robust.training.recipe import Recipe, load_recipe, parse_recipe
+from keras_robust.training.schedules import PiecewiseConstant, Triangle
+from keras_robust.training.trainer import RobustTrainer
+
+WEIGHTS, LOG, STATE = "model.weights.h5", "training_log.json", "training_state.partial"
+
+
+def train(
+    recipe_path: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    output_dir: str | Path | None = None,
+    resume: bool = True,
+    epochs: int | None = None,
+    overwrite: bool = False,
+) -> keras.Model:
+    """Trains the model of a recipe and writes `model.weights.h5` and `training_log.json`.
+
+    The state of the training is saved after each epoch, and a run that was killed goes on from there to the
+    weights that an unbroken run would have reached. Results appear when they are complete, and not before.
+
+    Args:
+        recipe_path: A recipe, or the folder of a zoo entry.
+        data_dir: Folder of TensorFlow Datasets; by default TFDS_DATA_DIR, then ~/tensorflow_datasets.
+        output_dir: Where results go; by default beside the recipe.
+        resume: Whether to go on from the state of an earlier, unfinished run.
+        epochs: Trains for so many epochs instead of the recipe's, to try things out. Milestones keep their share.
+        overwrite: Whether to train again where results are there already.
+
+    Returns:
+        The trained model, which maps pixels in [0, 1] to logits.
+
+    Raises:
+        ValueError: If the recipe, the model or the data set is not there or not valid, finished results would be
+            overwritten, or the unfinished run belongs to another recipe or backend.
+    """
+    recipe_path = Path(recipe_path)
+    recipe = load_recipe(recipe_path)
+    if epochs is not None:
+        recipe = with_epochs(recipe, epochs)
+    folder = recipe_path if recipe_path.is_dir() else recipe_path.parent
+    output = Path(output_dir) if output_dir is not None else folder
+    _refuse_to_overwrite(output, overwrite)
+    run = {"recipe_digest": recipe.digest(), "backend": keras.backend.backend()}
+    earlier = _earlier_run(output, run) if resume else None
+    model = build_model(recipe)
+    perturbations = _perturbations(recipe, model)
+    data = load_data(recipe, data_dir)
+    batches = make_batches(recipe, data.train)
+    trainer = RobustTrainer(model, perturbations=perturbations, seed=recipe.seed)
+    trainer.compile(
+        optimizer=make_optimizer(recipe, len(batches)),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    if earlier is not None:
+        load_state(output / STATE, trainer)
+    first_epoch, history = (earlier["epoch"], earlier["history"]) if earlier else (0, [])
+    checkpoint = Checkpoint(output / STATE, run, history)
+    progress = ProgressBar(recipe.training.epochs, len(batches), first_epoch)
+    try:
+        trainer.fit(
+            batches,
+            epochs=recipe.training.epochs,
+            initial_epoch=first_epoch,
+            shuffle=False,
+            validation_data=_validation(data.validation),
+            callbacks=[batches.follow_epochs(), checkpoint, progress],
+            verbose=0,
+        )
+    finally:
+        progress.close()
+    log = {
+        "recipe": recipe.name,
+        "recipe_digest": recipe.digest(),
+        "seed": recipe.seed,
+        "epochs": recipe.training.epochs,
+        "seconds": round(sum(each["seconds"] for each in checkpoint.history), 1),
+        "data": {"dataset": data.name, "split": "train", **data.train.fingerprint()},
+        "environment": Environment.here().model_dump(),
+        "history": checkpoint.history,
+    }
+    write_atomically(output / LOG, lambda file: file.write((json.dumps(log, indent=1) + "\n").encode()))
+    _save_weights(model, output / WEIGHTS)
+    (output / STATE).unlink()
+    return model
+
+
+def build_model(recipe: Recipe) -> keras.Model:
+    """Builds the untrained model of a recipe.
+
+    Args:
+        recipe: The recipe; `model.arguments` may hold a `seed`, else the recipe's is taken.
+
+    Returns:
+        Model from pixels in [0, 1] to logits.
+
+    Raises:
+        ValueError: If the data set, the builder or an argument is unknown or out of range.
+    """
+    facts = datasets.info(recipe.dataset.name)
+    arguments = {"seed": recipe.seed, **recipe.model.arguments}
+    return models.build(recipe.model.builder, facts.num_classes, facts.input_shape, **arguments)
+
+
+def load_data(recipe: Recipe, data_dir: str | Path | None = None) -> Dataset:
+    """Reads the data set of a recipe, with its part held out for validation.
+
+    Args:
+        recipe: The recipe.
+        data_dir: Folder of TensorFlow Datasets; by default TFDS_DATA_DIR, then ~/tensorflow_datasets.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: If the data set is unknown or absent.
+    """
+    fraction = recipe.dataset.validation_fraction
+    return datasets.load(recipe.dataset.name, data_dir=data_dir, validation_fraction=fraction, seed=recipe.seed)
+
+
+def make_batches(recipe: Recipe, split: Split) -> Batches:
+    """Returns the shuffled, augmented batches of a recipe.
+
+    Args:
+        recipe: The recipe.
+        split: Images to train on.
+
+    Returns:
+        Batches for `fit`.
+    """
+    table = recipe.augmentation
+    augment = CropFlip(table.random_crop, table.horizontal_flip)
+    return Batches(
+        split.pixels,
+        split.labels,
+        maximum=split.maximum,
+        batch_size=recipe.training.batch_size,
+        augment=augment if augment != CropFlip() else None,
+        seed=recipe.seed,
+    )
+
+
+def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """Returns the optimizer of a recipe, its schedule turned from epochs to steps.
+
+    Args:
+        recipe: The recipe.
+        steps_per_epoch: Batches of an epoch.
+
+    Returns:
+        A Keras optimizer.
+    """
+    table, schedule = recipe.optimizer, recipe.schedule
+    steps = recipe.training.epochs * steps_per_epoch
+    rate: Any = table.learning_rate
+    if schedule.type == "piecewise":
+        rate = PiecewiseConstant(rate, [m * steps_per_epoch for m in schedule.milestones], schedule.factor)
+    elif schedule.type == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+    elif schedule.type == "cyclic":
+        rate = Triangle(rate, max(1, round(schedule.peak * steps)), steps)
+    if table.name == "adam":
+        return Adam(rate, weight_decay=table.weight_decay)
+    return SGD(rate, table.momentum, table.nesterov, table.weight_decay)
+
+
+def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
+    """Returns a recipe of another length, its milestones at the same share of it.
+
+    Args:
+        recipe: The recipe.
+        epochs: New number of epochs.
+
+    Returns:
+        The recipe, checked anew.
+
+    Raises:
+        ValueError: If `epochs` is not a positive integer.
+    """
+    content = recipe.model_dump()
+    ratio = epochs / recipe.training.epochs if isinstance(epochs, int) else 1
+    moved = sorted({round(milestone * ratio) for milestone in recipe.schedule.milestones} - {0})
+    moved = [milestone for milestone in moved if milestone < epochs]
+    content["training"]["epochs"] = epochs
+    content["schedule"]["milestones"] = moved
+    if recipe.schedule.milestones and not moved:
+        content["schedule"]["type"] = "constant"
+    return parse_recipe(content, source=f"{recipe.name}, epochs={epochs}")
+
+
+def _perturbations(recipe: Recipe, model: keras.Model) -> list[Perturbation]:
+    noisy = [layer.name for layer in model._flatten_layers() if isinstance(layer, GaussianNoise)]
+    if recipe.perturbations and noisy:
+        raise ValueError(
+            f"Recipe '{recipe.name}' must add noise in one place. Received: [[perturbations]] of type "
+            f"'gaussian_noise' and a model with noise layers ({', '.join(noisy)}). Remove one: the model's "
+            "`sigma` is input and activation noise, the perturbation is input noise alone."
+        )
+    return [GaussianNoiseInput(table.sigma) for table in recipe.perturbations]
+
+
+def _validation(split: Split | None) -> Batches | None:
+    if split is None:
+        return None
+    # A size that divides the images, so that one shape is compiled.
+    size = max(each for each in range(1, min(500, len(split)) + 1) if len(split) % each == 0)
+    if size < 50:
+        size = min(500, len(split))
+    return _InOrder(split, size)
+
+
+class _InOrder(keras.utils.PyDataset):
+    """A split batch by batch, in its own order."""
+
+    def __init__(self, split: Split, batch_size: int):
+        super().__init__()
+        self.split = split
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.split) // self.batch_size)
+
+    def __getitem__(self, index: int):
+        rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        return self.split.images(rows), self.split.labels[rows]
+
+
+def _refuse_to_overwrite(output: Path, overwrite: bool) -> None:
+    if (output / WEIGHTS).exists() and not overwrite:
+        raise ValueError(
+            f"{output / WEIGHTS} holds finished results, which training must not overwrite unasked. "
+            "Received: overwrite=False. Pass overwrite=True (--overwrite), or another output_dir."
+        )
+
+
+def _earlier_run(output: Path, run: dict[str, str]) -> dict[str, Any] | None:
+    """Facts of an unfinished run in that folder, or None; a run of something else is an error."""
+    if not (output / STATE).exists():
+        return None
+    facts = read_facts(output / STATE)
+    for key, value in run.items():
+        if facts.get(key) != value:
+            raise ValueError(
+                f"{output / STATE} holds an unfinished training with another {key}. Received: {facts.get(key)!r}, "
+                f"this run has {value!r}. Finish that run as it began, or delete the file, or pass resume=False."
+            )
+    return facts
+
+
+def _save_weights(model: keras.Model, path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".weights.", suffix=".partial") as folder:
+        temporary = Path(folder) / WEIGHTS
+        model.save_weights(temporary)
+        write_atomically(path, lambda file: file.write(temporary.read_bytes()))
