@@ -39,8 +39,9 @@ def read(name: str, data_dir: str | Path | None, download: bool) -> tuple[Split,
         if not download:
             raise ValueError(
                 f"The data set '{name}' must be in the folder of TensorFlow Datasets. "
-                f"Received: {folder}, which does not hold it. Pass --data-dir (data_dir=...) or set TFDS_DATA_DIR to the folder that does. To "
-                f"download it: datasets.load('{name}', download=True), or from a shell: python -c "
+                f"Received: {folder}, which does not hold it. "
+                f"Pass --data-dir (data_dir=...) or set TFDS_DATA_DIR to the folder that does. "
+                f"To download it: datasets.load('{name}', download=True), or from a shell: python -c "
                 f"\"import tensorflow_datasets as tfds; tfds.load('{name}', data_dir='{folder}')\""
             )
         builder.download_and_prepare()

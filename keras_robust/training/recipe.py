@@ -97,16 +97,20 @@ class GaussianNoiseTable(_Table):
 
 
 class AttackTable(_Table):
-    """One row of the evaluation: an attack, and one epsilon or several."""
+    """One attack of the evaluation with its options, at one epsilon or several; what is left out keeps its default."""
 
-    name: str
+    name: Literal["fgsm", "pgd", "apgd", "fab", "square", "autoattack"]
     norm: Literal["Linf", "L2", "L1"]
     epsilon: float | list[float]
     steps: int | None = Field(None, ge=1)
     step_size: float | None = Field(None, gt=0.0)
     restarts: int | None = Field(None, ge=1)
     random_start: bool | None = None
-    version: str | None = None
+    loss: str | None = None
+    targets: int | None = Field(None, ge=1)
+    queries: int | None = Field(None, ge=1)
+    eot: int | None = Field(None, ge=1)
+    version: Literal["standard", "plus", "rand"] | None = None
 
 
 class NoiseTable(_Table):
