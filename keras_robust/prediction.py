@@ -1,0 +1,158 @@
+"""The predictor through which attacks and certificates see a model, and the random generator of one image."""
+
+import weakref
+from collections.abc import Callable, Hashable
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_robust import backend
+from keras_robust.checks import Tensor
+
+
+class Predictor:
+    """Logits of a model as a pure function of pixels, with its variables captured at each call.
+
+    The model is called through `stateless_call` in inference mode: no variable of it changes. Compiled functions
+    are kept for as long as the model lives.
+
+    Args:
+        model: Keras model that maps pixels in [0, 1] to logits, shape `(batch, classes)`.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._model = weakref.ref(model)
+        self._compiled: dict[Hashable, Callable] = {}
+        self.forward_passes = 0
+        self.backward_passes = 0
+
+    def count(self, forward: int = 0, backward: int = 0) -> None:
+        """Adds to the cost on the label: images that went through the model forwards and backwards."""
+        self.forward_passes += forward
+        self.backward_passes += backward
+
+    @classmethod
+    def of(cls, model: keras.Model) -> "Predictor":
+        """Returns the predictor of the model, the same one for as long as the model lives."""
+        if not isinstance(model, keras.Model):
+            raise ValueError(
+                "`model` must be a keras.Model that maps pixels in [0, 1] to logits. "
+                f"Received: model of type {type(model).__name__}."
+            )
+        if model not in _PREDICTORS:
+            _PREDICTORS[model] = cls(model)
+        return _PREDICTORS[model]
+
+    def variables(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Returns the current values of the model's trainable and non-trainable variables, detached."""
+        model = self._model()
+        return (
+            [ops.stop_gradient(variable.value) for variable in model.trainable_variables],
+            [ops.stop_gradient(variable.value) for variable in model.non_trainable_variables],
+        )
+
+    def logits(
+        self, variables: tuple[list[Tensor], list[Tensor]], x: Tensor, tick: Tensor | None = None
+    ) -> Tensor:
+        """Computes logits with the given values of the variables; can be traced.
+
+        Args:
+            variables: Values as `variables()` gives them.
+            x: Images, shape `(batch, height, width, channels)`.
+            tick: Integer scalar that moves the model's random seeds on, so that a random model draws anew for
+                each value. None leaves the seeds where they are.
+
+        Returns:
+            Logits, shape `(batch, classes)`, float32.
+        """
+        model = self._model()
+        trainable, non_trainable = variables
+        if tick is not None:
+            non_trainable = [
+                value + ops.cast(ops.stack([0, tick]) * _SEEDS_A_PASS, value.dtype)
+                if _is_seed(variable)
+                else value
+                for variable, value in zip(model.non_trainable_variables, non_trainable, strict=True)
+            ]
+        outputs, _ = model.stateless_call(trainable, non_trainable, x, training=False)
+        return ops.cast(outputs, "float32")
+
+    def compiled(self, key: Hashable, function: Callable) -> Callable:
+        """Returns `function` compiled, with the model's logits as its first argument.
+
+        Args:
+            key: What the compiled function depends on besides the model and the shapes, such as a frozen attack.
+            function: Pure function `(logits, *tensors) -> nest of tensors`, where `logits(x, tick=None)` calls the
+                model. It is traced once for each key and set of shapes.
+
+        Returns:
+            A function of `*tensors` that uses the model's current weights.
+        """
+        key = (key, _trace_key(self._model()))
+        if key not in self._compiled:
+
+            def run(variables, *tensors):
+                return function(lambda x, tick=None: self.logits(variables, x, tick), *tensors)
+
+            self._compiled[key] = backend.jit(run)
+        return lambda *tensors: self._compiled[key](self.variables(), *tensors)
+
+    def predict(self, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
+        """Computes logits in batches of one static size.
+
+        Args:
+            x: Images, shape `(images, height, width, channels)`, in [0, 1].
+            batch_size: Images a pass.
+
+        Returns:
+            Logits, shape `(images, classes)`, float32.
+        """
+        run = self.compiled("predict", lambda logits, batch: logits(batch))
+        parts = []
+        for rows, batch in padded_batches(len(x), min(batch_size, len(x))):
+            self.count(forward=len(batch))
+            logits = run(ops.convert_to_tensor(x[batch]))
+            parts.append(ops.convert_to_numpy(logits)[: len(rows)])
+        return np.concatenate(parts)
+
+
+_PREDICTORS: "weakref.WeakKeyDictionary[keras.Model, Predictor]" = weakref.WeakKeyDictionary()
+_SEEDS_A_PASS = 1024  # more draws than any layer makes in one forward pass
+
+
+def _is_seed(variable) -> bool:
+    return variable.path.endswith("seed_generator_state")
+
+
+def _trace_key(model: keras.Model) -> tuple:
+    """What a layer decides in Python, and a compiled function therefore has fixed."""
+    layers = model._flatten_layers(include_self=False)
+    return tuple(layer.trace_key for layer in layers if hasattr(layer, "trace_key"))
+
+
+def padded_batches(count: int, batch_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Splits `range(count)` into batches of one size; the last is padded with copies of its last row.
+
+    Returns:
+        Pairs of the rows of a batch and the same rows padded to `batch_size`.
+    """
+    pairs = []
+    for start in range(0, count, batch_size):
+        rows = np.arange(start, min(start + batch_size, count))
+        pairs.append((rows, np.pad(rows, (0, batch_size - len(rows)), mode="edge")))
+    return pairs
+
+
+def image_rng(seed: int, image: int, stream: int = 0) -> np.random.Generator:
+    """Returns the random generator of one image.
+
+    Args:
+        seed: Seed of the evaluation.
+        image: Index of the image in the evaluated set.
+        stream: Number of the restart or stage that draws.
+
+    Returns:
+        A generator that depends on the three numbers alone.
+    """
+    return np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(image, stream)))
