@@ -54,8 +54,8 @@ def find(name_or_folder: str | Path, file: str = ENTRY) -> Path:
     text = str(name_or_folder)
     if text.startswith("hf://"):
         raise ValueError(
-            f"Loading from the Hub is not available in this version. Received: {text!r}. "
-            "Download the folder of the entry and load it by its path."
+            f"Here the name or the folder of an entry is expected. Received: {text!r}. `zoo.load` takes "
+            "addresses on the Hub; `keras-robust download` puts their folder into the cache."
         )
     if isinstance(name_or_folder, Path) or "/" in text or "\\" in text:
         folder = Path(name_or_folder)
@@ -102,27 +102,57 @@ def list_entries(
     ]
 
 
-def load(name_or_folder: str | Path, *, verify: bool = True) -> "keras.Model":
-    """Loads a model of the zoo with its weights.
+def load(
+    source: str | Path,
+    *,
+    verify: bool = True,
+    sha256: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    endpoint: str | None = None,
+    token: bool | str = False,
+) -> "keras.Model":
+    """Loads a model of the zoo with its weights, from the checkout, the installation, the cache or the Hub.
 
     The weights are used only if their SHA-256 is the one in `entry.json`; they are read from HDF5, never from a
     pickle, into a model that this package builds. The logits on the images of `probe.npz` must then match.
 
     Args:
-        name_or_folder: Name of an entry, or path of a folder: a `Path`, or text with a '/' in it.
+        source: Name of an entry; path of a folder: a `Path`, or text with a '/' in it; or
+            'hf://namespace/name@revision', where a full commit is the revision to prefer.
         verify: Whether to check the logits of the probe. The SHA-256 is always checked.
+        sha256: For an address on the Hub: SHA-256 of its `entry.json` or `model.weights.h5`, from a place that you
+            trust. None trusts the first download of the address, and refuses if it changes later.
+        cache_dir: Folder of downloads; None for `keras_robust` in the Hub client's folder (`HF_HOME`).
+        local_files_only: Whether to make no request.
+        endpoint: Address of the Hub; None for the public one.
+        token: False sends none, True the stored one; or the token itself.
 
     Returns:
         Keras model that maps pixels in [0, 1] to logits, on the backend that Keras runs on.
 
     Raises:
-        ValueError: If there is no such entry, its weights are absent or not the stated ones, or the probe fails.
+        ValueError: If there is no such entry, its weights cannot be had or are not the stated ones, or the probe
+            fails.
     """
     from keras_robust import models
+    from keras_robust.zoo import hub
 
-    folder = find(name_or_folder)
+    access = hub.Access(cache_dir, endpoint, token, local_files_only)
+    if str(source).startswith(hub.SCHEME):
+        folder = hub.fetch_entry(str(source), access, sha256=sha256)
+    elif sha256 is None:
+        folder = find(source)
+    else:
+        raise ValueError(
+            f"`sha256` belongs to an address on the Hub; the entry.json of an installed entry holds its own. "
+            f"Received: {str(source)!r}. Leave `sha256` out."
+        )
     entry = Entry.load(folder)
-    weights = check_file(entry, folder, entry.weights)
+    if (folder / entry.weights.file).is_file() or entry.weights.revision is None:
+        weights = check_file(entry, folder, entry.weights)
+    else:
+        weights = hub.fetch_weights(entry, access)
     model = models.build(
         entry.model.builder,
         num_classes=entry.model.num_classes,
@@ -188,8 +218,8 @@ def check_probe(entry: Entry, folder: Path, model: "keras.Model") -> None:
     if not difference <= limit:
         raise ValueError(
             f"Zoo entry '{entry.name}': logits on the images of {entry.probe.file} differ by {difference:.3g}, at "
-            f"most {limit:.3g} expected ({here.backend} {here.backend_version}, {here.device}). The model that was "
-            "built is not the one that was trained; report it. verify=False loads it all the same."
+            f"most {limit:.3g} expected ({here.backend} {here.backend_version}, {here.device}). The model that "
+            "was built is not the one that was trained; report it. verify=False loads it all the same."
         )
 
 
