@@ -16,9 +16,6 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-FORMAT = 1
-"""Version of the layout of `metrics.json` and of the metrics in `entry.json`."""
-
 Kind = Literal["clean", "attack", "worst_case", "gaussian_noise", "uniform_noise"]
 
 
@@ -52,8 +49,8 @@ class DataFingerprint(Record):
         """Describes images, shape `(images, height, width, channels)`, and their labels."""
         x = np.ascontiguousarray(x, "<f4")
         digest = hashlib.sha256(repr(x.shape).encode())
-        digest.update(x)
-        digest.update(np.ascontiguousarray(y, "<i4"))
+        digest.update(x.tobytes())
+        digest.update(np.ascontiguousarray(y, "<i4").tobytes())
         return cls(
             dataset=dataset,
             split=split,
@@ -141,7 +138,7 @@ class Metric(Record):
 class Metrics(Record):
     """All numbers of one evaluation, in the order in which they were measured."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     metrics: list[Metric]
 
     @property
@@ -185,7 +182,7 @@ def robust_accuracy(metrics: Iterable[Metric]) -> list[Metric]:
         if metric.kind in ("attack", "worst_case") and metric.norm is not None and metric.epsilon is not None:
             key = (metric.norm, round(metric.epsilon, 6))
             held = best.get(key)
-            if held is None or (-metric.images, metric.value) < (-held.images, held.value):
+            if held is None or (-metric.images, metric.value) <= (-held.images, held.value):
                 best[key] = metric
     return [best[key] for key in sorted(best)]
 

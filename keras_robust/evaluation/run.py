@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,7 +22,6 @@ Progress = Callable[[str, int, int, float], None]
 """Called with the name of a measurement, rows done, rows in all, and the accuracy so far."""
 
 _SLACK = 1e-4  # of epsilon, plus 1e-6 in pixels: float32 sums over up to 150,000 pixels round by less
-_A = TypeVar("_A")
 
 
 def evaluate(
@@ -96,7 +95,7 @@ def evaluate(
     return metrics
 
 
-def epsilon_sweep(attack: _A, epsilons: Sequence[float]) -> list[_A]:
+def epsilon_sweep(attack: Any, epsilons: Sequence[float]) -> list[Any]:
     """Returns the attack at several radii, for a figure; a fixed `step_size` grows with the radius."""
     attacks = []
     for epsilon in epsilons:
@@ -216,7 +215,30 @@ class _Job:
             self.under.setdefault((norm, epsilon), []).append((options["name"], correct, options))
 
     def measure_ensemble(self, attack) -> None:
-        raise NotImplementedError
+        """Runs AutoAttack: a number after each of its stages, the last recomputed from the images it returns."""
+        options = describe(attack)
+        norm, epsilon = options.get("norm"), options.get("epsilon")
+        name = f"{options['name']} {norm} {_short(epsilon)}"
+        self.progress(name, 0, len(self.x), float(self.clean.mean()))
+        start = time.perf_counter()
+        result = attack.run(self.model, self.x, self.y, seed=self.seed, batch_size=self.batch_size)
+        seconds = round(time.perf_counter() - start, 3)
+        _check_inside(result.x_adv, self.x, options)
+        correct = self.clean & self.right(result.x_adv, self.y)
+        self.progress(name, len(self.x), len(self.x), float(correct.mean()))
+        fields = {"norm": norm, "epsilon": epsilon, "flags": [str(flag) for flag in result.flags]}
+        for stage, accuracy in list(result.accuracy_after.items())[:-1]:
+            self.add(
+                f"{name} after {stage}",
+                "attack",
+                np.arange(len(self.x)) < round(accuracy * len(self.x)),
+                seconds=0.0,
+                attack=options | {"stage": stage},
+                **fields,
+            )
+        self.add(name, "attack", correct, seconds=seconds, attack=options, **fields)
+        if epsilon is not None:
+            self.under.setdefault((norm, epsilon), []).append((options["name"], correct, options))
 
     def add_worst_cases(self) -> None:
         for (norm, epsilon), found in self.under.items():

@@ -25,19 +25,19 @@ class State:
         self.context = context
         self._found: dict[str, dict[str, Any]] = {}
         if path is not None and path.exists():
-            self._found = self._read()
+            self._found = self._read(path)
 
-    def _read(self) -> dict[str, dict[str, Any]]:
+    def _read(self, path: Path) -> dict[str, dict[str, Any]]:
         advice = "Delete the file to start anew, or write to another place."
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
             context, found = content["context"], content["found"]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"`{self.path}` is not the state of an evaluation ({error}). {advice}") from error
+            raise ValueError(f"`{path}` is not the state of an evaluation ({error}). {advice}") from error
         different = sorted(key for key in self.context if context.get(key) != self.context[key])
         if different:
             raise ValueError(
-                f"`{self.path}` belongs to an interrupted evaluation of another kind: "
+                f"`{path}` belongs to an interrupted evaluation of another kind: "
                 f"it differs in {', '.join(different)}. {advice}"
             )
         return found

@@ -30,8 +30,8 @@ def render_card(folder: str | Path) -> str:
         f"---\n{_front_matter(entry)}\n---",
         f"# {entry.name}",
         entry.description,
-        "A Keras 3 model for TensorFlow, JAX or PyTorch. It takes pixels in [0, 1], standardises them itself where "
-        "it needs to, and returns logits.",
+        "A Keras 3 model for TensorFlow, JAX or PyTorch. It takes pixels in [0, 1], standardises them itself "
+        "where it needs to, and returns logits.",
         "## How to load",
         f'```python\nfrom keras_robust import zoo\n\nmodel = zoo.load("{entry.name}")\n```',
         "## Threat model and numbers",
@@ -83,7 +83,11 @@ def _threats(entry: Entry) -> str:
     radii = sorted({(m.norm, m.epsilon) for m in entry.metrics if m.norm and m.epsilon})
     if not radii:
         return ""
-    balls = ", ".join(f"{norm} with epsilon {_radius(epsilon)}" for norm, epsilon in radii)
+    norms = sorted({norm for norm, _ in radii})
+    balls = "; ".join(
+        f"{norm} with epsilon " + ", ".join(_radius(epsilon) for each, epsilon in radii if each == norm)
+        for norm in norms
+    )
     return (
         "The attacker knows the model and its weights, and changes every pixel within a ball around the image and "
         f"within [0, 1], so as to have it misclassified: {balls}."

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, ValidationError, field_validator
@@ -26,7 +26,7 @@ class Builder(Record):
 
     builder: str
     num_classes: int = Field(ge=2)
-    input_shape: tuple[int, ...]
+    input_shape: tuple[int, int, int]
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -38,7 +38,7 @@ class File(Record):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
     @classmethod
-    def of(cls, path: Path, **fields: Any) -> "File":
+    def of(cls, path: Path, **fields: Any) -> Self:
         """Describes an existing file."""
         return cls(file=path.name, bytes=path.stat().st_size, sha256=sha256(path), **fields)
 
@@ -228,7 +228,7 @@ def make_entry(
         model=Builder(
             builder=recipe.model.builder,
             num_classes=num_classes,
-            input_shape=tuple(images.shape[1:]),
+            input_shape=images.shape[1:],
             arguments=recipe.model.arguments,
         ),
         parameters=sum(int(np.prod(variable.shape)) for variable in model.trainable_variables),

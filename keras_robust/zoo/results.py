@@ -37,7 +37,7 @@ def _table(dataset: str, entries: list[Entry]) -> str:
         row = rows[entry.name] = {}
         for metric in entry.metrics:
             if metric.kind in ("gaussian_noise", "uniform_noise") and metric.sigma:
-                key = (1, metric.kind, metric.sigma)
+                key: tuple = (1, metric.kind, metric.sigma)
                 symbol = "noise sigma" if metric.kind == "gaussian_noise" else "uniform noise"
                 columns[key], row[key] = f"{symbol} {metric.sigma:g}", _cell(metric)
         for metric in robust_accuracy(entry.metrics):
@@ -88,6 +88,21 @@ def _footnote(entries: list[Entry]) -> str:
         f"code {several(each.environment.short_commit for each in metrics)}; "
         f"backend {several(each.environment.backend for each in metrics)}."
     )
+
+
+def checkout() -> Path:
+    """Returns the root of the checkout, where the tables live.
+
+    Raises:
+        ValueError: If the package is installed from a wheel.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "pyproject.toml").is_file():
+        raise ValueError(
+            f"Tables live in a checkout of the repository. Received: a package installed in {root}. "
+            "Clone the repository and install it with `pip install --editable .`."
+        )
+    return root
 
 
 def place_table(path: str | Path, entries: Iterable[Entry], *, write: bool) -> bool:

@@ -1,0 +1,272 @@
+"""The command line: `keras-robust list | train | evaluate | report`.
+
+Heavy parts are imported inside the commands that need them. Whatever a user can put right is one message and exit
+code 2, never a traceback.
+"""
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="keras-robust",
+    help="Train, measure and load image classifiers that resist noise and attack.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder of TensorFlow Datasets; else TFDS_DATA_DIR, ~/tensorflow_datasets.")
+]
+
+
+def _clear_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turns errors of the user's making into a message and exit code 2, and Ctrl-C into 130."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except (ValueError, ImportError, OSError) as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt:
+            typer.echo("Interrupted. Earlier results are whole; run the same command again to go on.", err=True)
+            raise typer.Exit(130) from None
+
+    return run
+
+
+@app.command("list")
+@_clear_errors
+def list_command(
+    dataset: Annotated[str | None, typer.Option(help="Only entries of this data set.")] = None,
+    threat: Annotated[
+        str | None, typer.Option(help="Only entries measured under Linf, L2, gaussian_noise.")
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="Only entries measured on jax, tensorflow or torch.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the models of the zoo with their accuracies."""
+    from keras_robust.evaluation.metrics import robust_accuracy
+    from keras_robust.zoo import registry
+    from keras_robust.zoo.entry import RECIPE
+
+    entries = registry.list_entries(dataset=dataset, threat=threat, backend=backend)
+    folders = registry.folders()
+    if as_json:
+        rows = [
+            entry.model_dump(mode="json", exclude={"metrics"})
+            | {"threat_models": entry.threat_models, "folder": str(folders[entry.name])}
+            | {"metrics": [m.model_dump(mode="json", include=_SHOWN) for m in entry.metrics]}
+            for entry in entries
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{len(entries)} models")
+    for column in ("entry", "dataset", "parameters", "clean", "robust", "weights"):
+        table.add_column(column, justify="right" if column in ("parameters", "clean") else "left")
+    for entry in entries:
+        clean = next(metric for metric in entry.metrics if metric.kind == "clean")
+        robust = [f"{m.value:.1%} at {m.norm} {m.epsilon:.4g}" for m in robust_accuracy(entry.metrics)]
+        here = (folders[entry.name] / entry.weights.file).is_file()
+        size = f"{entry.weights.bytes / 1e6:.1f} MB" + ("" if here else ", not here")
+        table.add_row(
+            entry.name, entry.dataset, f"{entry.parameters:,}", f"{clean.value:.1%}", "\n".join(robust), size
+        )
+    Console().print(table)
+    untrained = sorted(registry.folders(RECIPE).keys() - folders.keys())
+    if untrained:
+        typer.echo(f"Recipes without weights yet (keras-robust train NAME): {', '.join(untrained)}")
+
+
+_SHOWN = {"name", "kind", "value", "low", "high", "images", "norm", "epsilon", "sigma", "seed"}
+
+
+@app.command()
+@_clear_errors
+def train(
+    entry_or_recipe: Annotated[str, typer.Argument(help="Name or folder of an entry, or a recipe file.")],
+    data_dir: DataDir = None,
+    output_dir: Annotated[Path | None, typer.Option(help="Where results go; else beside the recipe.")] = None,
+    no_resume: Annotated[bool, typer.Option("--no-resume", help="Forget an unfinished training.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Train again over finished weights.")] = False,
+) -> None:
+    """Train a model from its recipe."""
+    from keras_robust import pipeline
+    from keras_robust.evaluation.metrics import write_atomically
+    from keras_robust.zoo.entry import RECIPE
+    from keras_robust.zoo.registry import find
+
+    path = Path(entry_or_recipe)
+    recipe = path if path.suffix == ".toml" else find(entry_or_recipe, RECIPE)
+    pipeline.train(recipe, data_dir=data_dir, output_dir=output_dir, resume=not no_resume, overwrite=overwrite)
+    source = recipe / RECIPE if recipe.is_dir() else recipe
+    output = output_dir if output_dir is not None else source.parent
+    if not (output / RECIPE).exists() or output != source.parent:
+        write_atomically(output / RECIPE, source.read_bytes())
+    typer.echo(f"Trained: {output}. Measure it with: keras-robust evaluate {_as_path(output)}")
+
+
+@app.command()
+@_clear_errors
+def evaluate(
+    entry_or_path: Annotated[str, typer.Argument(help="Name or folder of an entry, or a .keras file.")],
+    attacks: Annotated[str | None, typer.Option(help="Such as fgsm,pgd, or none; else the recipe's.")] = None,
+    norm: Annotated[str | None, typer.Option(help="Linf, L2 or L1; else the recipe's.")] = None,
+    epsilon: Annotated[str | None, typer.Option(help="Radii in pixel units, such as 8/255 or 0.5,1.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Gradient steps of the attacks that take them.")] = None,
+    images: Annotated[int | None, typer.Option(help="First N test images; else the recipe's.")] = None,
+    noise: Annotated[str | None, typer.Option(help="Sigmas of Gaussian noise, such as 0.1,0.2.")] = None,
+    uniform_noise: Annotated[str | None, typer.Option(help="Upper bounds of uniform noise.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set for a .keras file.")] = None,
+    data_dir: DataDir = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of metrics.json and the figure.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Images a pass.")] = 250,
+    update_entry: Annotated[bool, typer.Option("--update-entry", help="Write entry.json and card.md.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a number is in doubt.")] = False,
+) -> None:
+    """Measure a model: clean, attacked and noisy accuracy with error bars, metrics.json and a figure."""
+    from rich.console import Console
+
+    from keras_robust import evaluation
+    from keras_robust.evaluation.report import save_figure, terminal_table
+    from keras_robust.subject import Protocol, open_subject
+    from keras_robust.subject import update_entry as write_entry
+
+    subject = open_subject(entry_or_path, dataset=dataset, fresh=update_entry)
+    protocol = Protocol.of(
+        None if subject.recipe is None else subject.recipe.evaluation,
+        attacks=None if attacks is None else [name for name in attacks.split(",") if name not in ("", "none")],
+        norm=norm,
+        epsilons=_numbers("epsilon", epsilon),
+        steps=steps,
+        noise=_noise(noise, uniform_noise),
+        images=images,
+    )
+    x, y, data = subject.test_images(protocol.images, data_dir)
+    model = subject.load()
+    folder = output if output is not None else Path("reports") / subject.name
+    with _Bars() as bars:
+        metrics = evaluation.evaluate(
+            model,
+            x,
+            y,
+            attacks=protocol.attacks,
+            noise=protocol.noise,
+            seed=seed,
+            batch_size=batch_size,
+            data=data,
+            output=folder / "metrics.json",
+            progress=bars.show,
+        )
+    Console().print(terminal_table(metrics, title=subject.name))
+    typer.echo(f"Metrics: {folder / 'metrics.json'}")
+    try:
+        if save_figure([(subject.name, metrics)], folder / "figure.png"):
+            typer.echo(f"Figure: {folder / 'figure.png'}")
+    except ImportError as error:
+        typer.echo(f"No figure: {error}", err=True)
+    if update_entry:
+        write_entry(subject, model, x, metrics)
+        typer.echo(f"Entry: {subject.path}. Now `keras-robust report --write` brings the tables up to date.")
+    for flag in metrics.flags:
+        typer.echo(f"Warning: {flag}", err=True)
+    if strict and metrics.flags:
+        raise typer.Exit(1)
+
+
+@app.command()
+@_clear_errors
+def report(
+    write: Annotated[bool, typer.Option("--write", help="Bring tables and cards up to date.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a table or a card is stale.")] = False,
+) -> None:
+    """Print the results table of the zoo, or keep README.md, zoo/README.md and the cards current."""
+    from keras_robust.zoo import registry, results
+    from keras_robust.zoo.card import card_is_current, write_card
+
+    entries = registry.list_entries()
+    if not write and not check:
+        typer.echo(results.results_table(entries).replace("{zoo}", ""))
+        return
+    root = results.checkout()
+    stale = []
+    for name, folder in registry.folders().items():
+        if not card_is_current(folder):
+            stale.append(f"zoo/{name}/card.md")
+            if write:
+                write_card(folder)
+    for path in (root / "README.md", root / "zoo" / "README.md"):
+        if not results.place_table(path, entries, write=write):
+            stale.append(str(path.relative_to(root)))
+    for each in stale:
+        typer.echo(f"{'Updated' if write else 'Stale'}: {each}")
+    if check and stale and not write:
+        typer.echo("Run `keras-robust report --write` and commit.", err=True)
+        raise typer.Exit(1)
+
+
+def _numbers(name: str, text: str | None) -> list[float] | None:
+    from keras_robust.evaluation.protocol import parse_numbers
+
+    return None if text is None else parse_numbers(name, text)
+
+
+def _noise(gaussian: str | None, uniform: str | None) -> dict[str, list[float]] | None:
+    """Levels by kind of noise; None where neither is given, so that the recipe decides."""
+    given = {"gaussian": gaussian, "uniform": uniform}
+    levels = {kind: _numbers(f"{kind} noise", text) for kind, text in given.items() if text not in (None, "none")}
+    return None if gaussian is None and uniform is None else {k: v for k, v in levels.items() if v}
+
+
+def _as_path(folder: Path) -> str:
+    text = str(folder)
+    return text if "/" in text or "\\" in text else f"./{text}"
+
+
+class _Bars:
+    """Progress of an evaluation: measurement, rows, accuracy so far, time left."""
+
+    def __enter__(self) -> "_Bars":
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("accuracy {task.fields[accuracy]:.1%}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[str, Any] = {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def show(self, name: str, done: int, total: int, accuracy: float) -> None:
+        """Called by `evaluate` after each batch."""
+        self._bars.start()  # only now: a wrong argument is a message without an empty bar above it
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total, accuracy=accuracy)
+        self._bars.update(self._tasks[name], completed=done, accuracy=accuracy)
+
+
+def main() -> None:
+    """Runs the command line; the console script `keras-robust`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

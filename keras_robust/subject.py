@@ -1,0 +1,215 @@
+"""What `keras-robust evaluate` measures: a zoo entry, a freshly trained folder or a saved model, and how."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_robust import datasets, pipeline, zoo
+from keras_robust.checks import check_choice
+from keras_robust.evaluation.metrics import DataFingerprint, Metrics
+from keras_robust.evaluation.noise import Gaussian, Uniform
+from keras_robust.evaluation.protocol import attack_options, make_attacks, make_noise
+from keras_robust.norms import NORMS
+from keras_robust.training.recipe import EvaluationTable, Recipe, load_recipe
+from keras_robust.zoo import registry
+from keras_robust.zoo.entry import ENTRY, RECIPE, WEIGHTS
+
+DEFAULT_IMAGES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model to measure, not loaded yet.
+
+    Args:
+        name: Name for tables and folders.
+        dataset: Data set whose test images it is measured on.
+        path: Folder of the entry or of the training, or a `.keras` file.
+        recipe: Its recipe; None for a `.keras` file.
+        fresh: Whether the weights are taken as they are, without an `entry.json` that vouches for them.
+    """
+
+    name: str
+    dataset: str
+    path: Path
+    recipe: Recipe | None
+    fresh: bool
+
+    def load(self) -> keras.Model:
+        """Returns the model with its weights."""
+        if self.recipe is None:
+            return keras.saving.load_model(self.path, compile=False)
+        if not self.fresh:
+            return zoo.load(self.path)
+        model = pipeline.build_model(self.recipe)
+        registry.load_weights(model, self.path / WEIGHTS, self.name)
+        return model
+
+    def test_images(
+        self, count: int | None, data_dir: str | Path | None = None
+    ) -> tuple[np.ndarray, np.ndarray, DataFingerprint]:
+        """Returns the first test images, their labels and what they are.
+
+        Args:
+            count: Number of images; None for the recipe's, at most what there is.
+            data_dir: Folder of TensorFlow Datasets.
+
+        Returns:
+            Images in [0, 1], shape `(count, height, width, channels)`, labels, shape `(count,)`, and fingerprint.
+
+        Raises:
+            ValueError: If the data set is absent or has fewer images.
+        """
+        test = datasets.load(self.dataset, data_dir=data_dir).test
+        if count is None:
+            count = min(self.recipe.evaluation.images if self.recipe else DEFAULT_IMAGES, len(test))
+        x, y = test.take(count)
+        facts = test.fingerprint(count)
+        facts["first_index"] = facts.pop("first")
+        data = DataFingerprint.model_validate({"dataset": self.dataset, "split": "test", **facts})
+        return x, y, data
+
+
+def open_subject(text: str, *, dataset: str | None = None, fresh: bool = False) -> Subject:
+    """Finds out what a text on the command line means, without loading anything heavy.
+
+    Args:
+        text: Name or folder of an entry, folder of a training, or a `.keras` file.
+        dataset: Data set for a `.keras` file.
+        fresh: Whether to take the weights as they are, because a new `entry.json` is to be written.
+
+    Returns:
+        The subject.
+
+    Raises:
+        ValueError: If nothing of that kind is there.
+    """
+    if text.endswith(".keras"):
+        if not Path(text).is_file():
+            raise ValueError(f"A model file must exist. Received: {text!r}, which is absent.")
+        if dataset is None or fresh:
+            wanted = "an entry of the zoo for --update-entry" if fresh else "--dataset, such as --dataset digits"
+            raise ValueError(f"A model file has no recipe: it needs {wanted}. Received: {text!r}.")
+        datasets.info(dataset)
+        return Subject(Path(text).stem, dataset, Path(text), None, fresh=False)
+    folder = _folder(text)
+    recipe = load_recipe(folder)
+    if dataset not in (None, recipe.dataset.name):
+        raise ValueError(
+            f"`--dataset` of {recipe.name} must be {recipe.dataset.name!r}, its recipe's. Received: {dataset!r}."
+        )
+    fresh = fresh or not (folder / ENTRY).is_file()
+    if fresh and not (folder / WEIGHTS).is_file():
+        raise ValueError(
+            f"{recipe.name} must be trained before it is measured: {folder} holds no {WEIGHTS}. "
+            f"Run `keras-robust train {folder}`."
+        )
+    return Subject(recipe.name, recipe.dataset.name, folder, recipe, fresh)
+
+
+def _folder(text: str) -> Path:
+    known = registry.folders(RECIPE)
+    if text in known and text not in registry.folders(ENTRY):
+        return known[text]
+    return registry.find(text)
+
+
+def update_entry(subject: Subject, model: keras.Model, images: np.ndarray, metrics: Metrics) -> zoo.Entry:
+    """Writes `entry.json`, `card.md` and `probe.npz` of a measured folder.
+
+    Args:
+        subject: What was measured.
+        model: The loaded model.
+        images: Images that it was measured on, the first of which make the probe.
+        metrics: The numbers.
+
+    Returns:
+        The entry.
+    """
+    return zoo.make_entry(
+        subject.path,
+        model=model,
+        images=images,
+        num_classes=datasets.info(subject.dataset).num_classes,
+        metrics=metrics,
+        log=_training_facts(subject.path),
+    )
+
+
+def _training_facts(folder: Path) -> dict[str, Any]:
+    """Software, data and seconds of the training; the history of its epochs stays in the log."""
+    path = folder / pipeline.LOG
+    if not path.is_file():
+        return {}
+    log = json.loads(path.read_text(encoding="utf-8"))
+    return {key: log[key] for key in ("seconds", "data", "environment") if key in log}
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """Attacks and noise of one evaluation, from a recipe and what the command line changes.
+
+    Args:
+        attacks: Attacks with their options.
+        noise: Noise with its levels.
+        images: Number of images; None for the recipe's.
+    """
+
+    attacks: list[Any]
+    noise: list[Gaussian | Uniform]
+    images: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        table: EvaluationTable | None,
+        *,
+        attacks: list[str] | None = None,
+        norm: str | None = None,
+        epsilons: list[float] | None = None,
+        steps: int | None = None,
+        noise: dict[str, list[float]] | None = None,
+        images: int | None = None,
+    ) -> "Protocol":
+        """Builds the protocol; None always means: as the recipe says.
+
+        Raises:
+            ValueError: If an attack or option is unknown or out of range, or no radius is known.
+        """
+        table = table or EvaluationTable.model_validate({})
+        rows = [row.model_dump() for row in table.attacks]
+        if attacks is not None:
+            rows = [_row(name.strip().lower(), rows, norm, epsilons) for name in attacks]
+        made = []
+        for options in rows:
+            name = options.pop("name")
+            changes: dict[str, Any] = {"norm": norm, "epsilon": epsilons}
+            changes["steps"] = steps if "steps" in attack_options(name) else None
+            changes = {option: value for option, value in changes.items() if value is not None}
+            # A step fitted to one radius and number of steps is wrong for others: back to the attack's default.
+            changes |= {"step_size": None} if changes else {}
+            made += make_attacks(name, **options | changes)
+        levels = [(each.type, each.levels) for each in table.noise] if noise is None else noise.items()
+        return cls(made, [each for kind, found in levels for each in make_noise(kind, found)], images)
+
+
+def _row(name: str, rows: list[dict[str, Any]], norm: str | None, epsilons: list[float] | None) -> dict[str, Any]:
+    """The recipe's options for that attack, or its norm and radii for another attack."""
+    check_choice("norm", norm, (None, *NORMS))
+    attack_options(name)  # an unknown name is an error before a missing radius is
+    fitting = [row for row in rows if norm in (None, row["norm"])]
+    for row in fitting:
+        if row["name"] == name:
+            return dict(row)
+    if fitting:
+        return {"name": name, "norm": fitting[0]["norm"], "epsilon": fitting[0]["epsilon"]}
+    if epsilons is None:
+        raise ValueError(
+            f"Attack '{name}' needs a radius: there is none in a recipe for norm {norm or 'Linf'}. "
+            "Received: no epsilon. Add one, such as --epsilon 8/255 (Linf) or --epsilon 0.5 (L2)."
+        )
+    return {"name": name, "norm": norm or "Linf", "epsilon": epsilons}

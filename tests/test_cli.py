@@ -1,0 +1,276 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from keras_robust import cli
+from keras_robust.zoo import registry
+from keras_robust.zoo.card import card_is_current
+from keras_robust.zoo.entry import Entry
+
+RECIPE = """
+name = "cnn_digits.test"
+[dataset]
+name = "digits"
+[model]
+builder = "kap_cnn"
+arguments = { depth = 1 }
+[training]
+epochs = 2
+batch_size = 128
+[optimizer]
+name = "adam"
+learning_rate = 0.01
+[evaluation]
+images = 48
+[[evaluation.attacks]]
+name = "fgsm"
+norm = "Linf"
+epsilon = [0.05, 0.1]
+[[evaluation.attacks]]
+name = "pgd"
+norm = "Linf"
+epsilon = 0.1
+steps = 3
+step_size = 0.05
+[[evaluation.noise]]
+type = "gaussian"
+levels = [0.1]
+"""
+
+
+def run(*arguments):
+    """Runs the command line in this process; returns exit code, standard output and standard error."""
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A zoo of one trained folder without an entry, made by the command line."""
+    folder = tmp_path_factory.mktemp("zoo") / "cnn_digits.test"
+    folder.mkdir()
+    (folder / "recipe.toml").write_text(RECIPE)
+    code, output, _ = run("train", folder)
+    assert code == 0
+    assert "keras-robust evaluate" in output
+    return folder
+
+
+@pytest.fixture
+def own_zoo(trained, tmp_path, monkeypatch):
+    """A copy of that zoo, in an otherwise empty working directory."""
+    folder = tmp_path / "zoo" / trained.name
+    folder.mkdir(parents=True)
+    for path in trained.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(registry, "roots", lambda: [folder.parent])
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_evaluate_follows_the_recipe_and_writes_metrics_figure_and_entry(own_zoo):
+    code, output, _ = run("evaluate", own_zoo, "--update-entry")
+    assert code == 0
+    entry = Entry.load(own_zoo)
+    assert [metric.name for metric in entry.metrics] == [
+        "clean",
+        "FGSM Linf 0.05",
+        "FGSM Linf 0.1",
+        "PGD Linf 0.1",
+        "worst case Linf 0.1",
+        "gaussian noise 0.1",
+    ]
+    assert entry.metrics[3].attack["steps"] == 3
+    assert {metric.images for metric in entry.metrics} == {48}
+    assert entry.metrics[0].data.order == "scikit-learn"
+    assert entry.training.log["seconds"] >= 0
+    assert f"{entry.metrics[0].value:.2%}" in output
+    assert card_is_current(own_zoo)
+    reports = Path("reports/cnn_digits.test")
+    assert json.loads((reports / "metrics.json").read_text())["metrics"][0]["images"] == 48
+    assert (reports / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+    code, output, _ = run("list", "--json")
+    (listed,) = json.loads(output)
+    assert listed["name"] == "cnn_digits.test"
+    assert listed["metrics"][0]["value"] == entry.metrics[0].value
+    code, output, _ = run("evaluate", "cnn_digits.test", "--attacks", "none", "--noise", "none", "--images", 8)
+    assert code == 0
+    assert "8 images" in output
+
+
+def test_options_of_the_command_line_replace_the_recipes(own_zoo):
+    options = (
+        "--attacks",
+        "pgd",
+        "--epsilon",
+        "8/255,0.2",
+        "--steps",
+        2,
+        "--noise",
+        "0.2",
+        "--uniform-noise",
+        "0.5",
+    )
+    code, _, _ = run("evaluate", own_zoo, *options, "--images", 20, "--seed", 3, "--output", "here")
+    assert code == 0
+    metrics = json.loads(Path("here/metrics.json").read_text())["metrics"]
+    assert [m["name"] for m in metrics][1:] == [
+        "PGD Linf 0.03137",
+        "PGD Linf 0.2",
+        "gaussian noise 0.2",
+        "uniform noise 0.5",
+    ]
+    assert metrics[1]["attack"]["steps"] == 2
+    assert metrics[1]["attack"]["step_size"] is None
+    assert {(m["seed"], m["images"]) for m in metrics} == {(3, 20)}
+
+
+def test_a_saved_keras_file_is_measured_on_the_named_data_set(own_zoo):
+    from keras_robust import pipeline
+    from keras_robust.training.recipe import load_recipe
+
+    pipeline.build_model(load_recipe(own_zoo)).save("model.keras")
+    options = ("--attacks", "fgsm", "--epsilon", "0.1", "--images", 10)
+    assert run("evaluate", "model.keras", "--dataset", "digits", *options)[0] == 0
+    code, _, error = run("evaluate", "model.keras", *options)
+    assert code == 2
+    assert "--dataset digits" in error
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "cnn_digits.tset"], "cnn_digits"),
+        (["evaluate", "../../etc"], "absent"),
+        (["evaluate", "{zoo}", "--epsilon", "8"], "8 / 255"),
+        (["evaluate", "{zoo}", "--epsilon", "8/x"], "fractions"),
+        (["evaluate", "{zoo}", "--attacks", "pdg"], "Did you mean 'pgd'"),
+        (["evaluate", "{zoo}", "--norm", "L7"], "'L2'"),
+        (["evaluate", "{zoo}", "--attacks", "pgd", "--norm", "L2"], "--epsilon"),
+        (["evaluate", "{zoo}", "--images", "100000"], "359"),
+        (["evaluate", "{zoo}", "--noise", "-0.1"], "sigma"),
+        (["evaluate", "{zoo}", "--dataset", "mnist"], "'digits'"),
+        (["evaluate", "{zoo}", "--batch-size", "0"], "batch_size"),
+        (["evaluate", "none.keras", "--dataset", "digits"], "absent"),
+        (["train", "none.toml"], "absent"),
+        (["train", "{zoo}"], "overwrite"),
+        (["report", "--write"], "README.md"),
+    ],
+)
+def test_a_mistake_is_one_clear_message_and_exit_code_two(own_zoo, arguments, message, monkeypatch):
+    monkeypatch.setattr("keras_robust.zoo.results.checkout", lambda: own_zoo.parents[1])
+    code, _, error = run(*[argument.format(zoo=own_zoo) for argument in arguments])
+    assert code == 2
+    assert error.startswith("Error: ")
+    assert message in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.once
+def test_an_unknown_key_of_a_recipe_is_named(own_zoo):
+    path = own_zoo / "recipe.toml"
+    path.write_text(path.read_text().replace("batch_size", "batchsize"))
+    code, _, error = run("train", own_zoo, "--overwrite")
+    assert code == 2
+    assert "batch_size" in error
+
+
+@pytest.mark.once
+def test_a_missing_data_set_is_named_before_the_model_is_built(own_zoo, tmp_path):
+    path = own_zoo / "recipe.toml"
+    path.write_text(path.read_text().replace('"digits"', '"mnist"'))
+    code, _, error = run("evaluate", own_zoo, "--data-dir", tmp_path)
+    assert code == 2
+    assert "--data-dir" in error or "tensorflow" in error.lower()
+
+
+@pytest.mark.once
+def test_an_untrained_recipe_says_to_train(own_zoo):
+    (own_zoo / "model.weights.h5").unlink()
+    code, _, error = run("evaluate", "cnn_digits.test")
+    assert code == 2
+    assert "keras-robust train" in error
+
+
+@pytest.mark.once
+def test_strict_turns_a_flag_into_a_failure(own_zoo, monkeypatch):
+    from keras_robust import evaluation
+
+    def flagged(*arguments, **options):
+        metrics = original(*arguments, **options)
+        first = metrics.metrics[0].model_copy(update={"flags": ["37 of 48 images have a zero gradient"]})
+        return metrics.model_copy(update={"metrics": [first]})
+
+    original = evaluation.evaluate
+    monkeypatch.setattr(evaluation, "evaluate", flagged)
+    options = ("evaluate", own_zoo, "--attacks", "none", "--images", 4)
+    assert run(*options)[0] == 0
+    code, _, error = run(*options, "--strict")
+    assert code == 1
+    assert "37 of 48" in error
+
+
+@pytest.mark.once
+def test_report_writes_tables_and_check_notices_stale_ones(own_zoo, monkeypatch):
+    root = own_zoo.parents[1]
+    monkeypatch.setattr("keras_robust.zoo.results.checkout", lambda: root)
+    for readme in (root / "README.md", own_zoo.parent / "README.md"):
+        from keras_robust.zoo.results import BEGIN, END
+
+        readme.write_text(f"# Title\n{BEGIN}\n{END}\n")
+    run("evaluate", own_zoo, "--update-entry", "--images", 8)
+    assert run("report", "--check")[0] == 1
+    assert run("report", "--write")[0] == 0
+    assert run("report", "--check")[0] == 0
+    assert "(cnn_digits.test/card.md)" in (own_zoo.parent / "README.md").read_text()
+    (own_zoo / "card.md").write_text("stale")
+    code, output, _ = run("report", "--check")
+    assert code == 1
+    assert "card.md" in output
+
+
+@pytest.mark.once
+def test_the_committed_tables_are_current():
+    from keras_robust.zoo.results import checkout
+
+    if not (checkout() / "README.md").is_file():
+        pytest.skip("no README yet")
+    code, output, error = run("report", "--check")
+    assert code == 0, output + error
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_a_killed_evaluation_leaves_the_old_metrics_and_goes_on(own_zoo, tmp_path):
+    options = ["evaluate", str(own_zoo), "--attacks", "pgd,fgsm", "--steps", "50", "--images", "96"]
+    options += ["--batch-size", "8", "--output", str(tmp_path / "out")]
+    metrics, partial = tmp_path / "out" / "metrics.json", tmp_path / "out" / "metrics.json.partial"
+    metrics.parent.mkdir()
+    metrics.write_text("earlier")
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    command = [sys.executable, "-m", "keras_robust.cli", *options]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not partial.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert metrics.read_text() == "earlier"
+    assert partial.exists()
+    assert run(*options)[0] == 0
+    resumed = [m["correct"] for m in json.loads(metrics.read_text())["metrics"]]
+    assert run(*options[:-1], str(tmp_path / "unbroken"))[0] == 0
+    unbroken = json.loads((tmp_path / "unbroken" / "metrics.json").read_text())["metrics"]
+    assert resumed == [m["correct"] for m in unbroken]
+    assert not partial.exists()
