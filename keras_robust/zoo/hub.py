@@ -31,7 +31,8 @@ KERAS_FILES = ("config.json", "metadata.json")
 """What `keras.saving.load_model` needs beside the weights; our own loader does not use it."""
 
 # The client raises its own errors, those of its HTTP library and OSError; for bad names also ValueError.
-_FAILURES = (ValueError, *HfHubHTTPError.__bases__)
+_TRANSPORT = HfHubHTTPError.__bases__[0]
+_FAILURES = (ValueError, OSError, _TRANSPORT)
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _SOURCE = re.compile(rf"hf://(?P<repository>{_PART}/{_PART})(@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?")
 
@@ -198,25 +199,40 @@ def _fetch(repository: str, commit: str, expected: File, access: Access) -> Path
 
 def _download(repository: str, file: str, revision: str, access: Access, *, force: bool = False) -> Path:
     """Returns a file of a repository as the client hands it out, unchecked."""
-    try:
-        return Path(
-            hf_hub_download(
-                repository,
-                file,
-                revision=revision,
-                cache_dir=access.cache / "hub",
-                endpoint=access.endpoint,
-                token=access.token,
-                local_files_only=access.local_files_only,
-                force_download=force,
-                library_name="keras_robust",
-            )
+
+    def ask() -> Path:
+        path = hf_hub_download(
+            repository,
+            file,
+            revision=revision,
+            cache_dir=access.cache / "hub",
+            endpoint=access.endpoint,
+            token=access.token,
+            local_files_only=access.local_files_only,
+            force_download=force,
+            library_name="keras_robust",
         )
+        return Path(path)
+
+    try:
+        try:
+            return ask()
+        except _FAILURES as error:
+            if not _is_broken_transfer(error):
+                raise
+            return ask()
     except _FAILURES as error:
         where = (
-            f"'{SCHEME}{repository}@{revision}': cannot get {file} from {access.endpoint or constants.ENDPOINT}. "
+            f"'{SCHEME}{repository}@{revision}': cannot get {file} from {access.endpoint or constants.ENDPOINT}"
         )
-        raise ValueError(where + _explain(error, access)) from error
+        raise ValueError(f"{where}. {_explain(error, access)}") from error
+
+
+def _is_broken_transfer(error: Exception) -> bool:
+    """Tells whether the body of an answer broke off or had another length than announced."""
+    if isinstance(error, _TRANSPORT) and not isinstance(error, HfHubHTTPError):
+        return True
+    return type(error) is OSError and "Consistency check failed" in str(error)
 
 
 def _explain(error: Exception, access: Access) -> str:

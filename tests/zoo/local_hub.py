@@ -8,6 +8,7 @@ It proves the client's side and ours, not the public Hub: no Xet, no rate limits
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
@@ -27,9 +28,10 @@ HTML = b"<!DOCTYPE html><html><body>Too many users have viewed this file.</body>
 
 @dataclass
 class Fault:
-    """What goes wrong: a status to answer, or 'corrupt', 'html', 'truncate' or 'drop' for a file's body.
+    """What goes wrong: a status to answer, or what happens to a file's body.
 
-    `truncate` ends the body early with an honest length; `drop` resets the connection within the body.
+    'corrupt' flips a byte, 'html' sends a page instead, 'truncate' half of it with an honest length; 'drop' closes
+    the connection after half of it, 'reset' resets the connection there.
     """
 
     action: int | str
@@ -85,6 +87,7 @@ class LocalHub:
         self.stored: dict[str, bytes] = {}
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str, str | None]] = []
+        self.connections: list[socket.socket] = []
         self.lock = threading.RLock()
         handler = type("Handler", (_Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -103,6 +106,9 @@ class LocalHub:
     def stop(self):
         self.server.shutdown()
         self.server.server_close()
+        for connection in self.connections:  # clients keep theirs open
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def files(self, repo_id: str, revision: str = "main") -> dict[str, bytes]:
         """The files of a commit; change what it returns to tamper with the repository."""
@@ -132,6 +138,10 @@ def _description(path, data):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: LocalHub
+
+    def setup(self):
+        super().setup()
+        self.hub.connections.append(self.connection)
 
     def log_message(self, *_):
         pass
@@ -183,13 +193,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if self.fault == "drop":
+        if self.fault in ("drop", "reset"):
             self.wfile.write(body[: len(body) // 2])
-            self.wfile.flush()
-            # Linger of zero seconds: the client sees a reset, not an orderly end.
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
-            self.connection.close()
+            if self.fault == "reset":
+                # Linger of zero seconds: the client sees a reset, not an orderly end.
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
             return
         self.wfile.write(body)
 

@@ -22,7 +22,7 @@ def rot(path):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("action", ["corrupt", "drop"])
+@pytest.mark.parametrize("action", ["corrupt", "drop", "reset", "html", "truncate"])
 @pytest.mark.parametrize("file", [WEIGHTS, "entry.json"])
 def test_one_bad_transfer_is_repaired_within_the_call(server, published, load, is_trained, action, file):
     server.faults = [Fault(action, path=file, times=1)]
