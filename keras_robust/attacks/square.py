@@ -1,0 +1,161 @@
+"""Square attack: random search over square windows, without gradients."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+from keras import ops
+
+from keras_robust import losses, norms
+from keras_robust.attacks.base import Attack, bucketed_batches
+from keras_robust.attacks.square_moves import SPREAD, propose, starting_pattern, window_pattern
+from keras_robust.checks import check_epsilon, check_positive_integer
+
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+_SEGMENT = 250  # queries between two looks at which rows are broken
+
+
+@dataclasses.dataclass(frozen=True)
+class Square(Attack):
+    """Random search that changes one square window of the perturbation at a time and keeps what raises the margin.
+
+    Needs no gradient: where it breaks images that the gradient attacks do not, gradients are masked. Rows are
+    dropped, and the rest is packed into smaller batches, as soon as they are broken.
+
+    Differs from the reference code: each image draws windows of its own (there, one window serves the whole
+    batch), so that an image's result does not depend on its neighbours; and every position can be drawn (there,
+    never the last).
+
+    Args:
+        norm: Shape of the ball, `"Linf"`, `"L2"` or `"L1"`.
+        epsilon: Radius in pixel units; `8 / 255`, not 8.
+        queries: Proposals tried on each image and restart.
+        restarts: Independent searches on what is not broken yet.
+        initial_fraction: Share of the pixels in the first windows; halved at queries 10, 50, 200, 500, 1000,
+            2000, 4000, 6000 and 8000.
+        resc_schedule: Whether to stretch that schedule, made for 10000 queries, to `queries`.
+
+    Call arguments:
+        model: Keras model that returns logits, shape `(batch, classes)`.
+        x: Clean images, shape `(batch, height, width, channels)`, in [0, 1].
+        y: Integer labels, shape `(batch,)`.
+
+    Returns:
+        Images of the shape of `x`, within `epsilon` of it; the point of largest margin for rows not broken.
+
+    Raises:
+        ValueError: If an option or the pixels of `x` are out of range, or `x` are no images.
+
+    Reference:
+        Andriushchenko et al., 2020, https://arxiv.org/abs/1912.00049 (algorithms 1 to 3)
+    """
+
+    norm: str
+    epsilon: float
+    queries: int = 5000
+    restarts: int = 1
+    initial_fraction: float = 0.8
+    resc_schedule: bool = False
+
+    def __post_init__(self):
+        norms.get(self.norm)
+        check_epsilon(self.epsilon, self.norm)
+        check_positive_integer("queries", self.queries)
+        check_positive_integer("restarts", self.restarts)
+        if not 0.0 < self.initial_fraction <= 1.0:
+            raise ValueError(
+                "`initial_fraction` is a share of the pixels and must lie in (0, 1]. "
+                f"Received: initial_fraction={self.initial_fraction!r}. The paper's is 0.8."
+            )
+
+    def stages(self, num_classes):
+        """Number of restarts."""
+        return self.restarts
+
+    def draw(self, rng, shape):
+        """Draws the starting pattern, and for each query window positions, signs and orientation."""
+        if len(shape) != 3:
+            raise ValueError(
+                "Square needs images of shape (batch, height, width, channels). "
+                f"Received: images of shape {shape}. Reshape them, or use PGD or APGD."
+            )
+        windows = 1 if self.norm == "Linf" else 2
+        signs = shape[2] if windows == 1 else shape[2] + 1  # the last one: turned or not
+        return {
+            "start": starting_pattern(self.norm, rng, shape),
+            # Compact: a position is a share of the room that the window has, in units of 1 / SPREAD.
+            "positions": rng.integers(0, SPREAD, (self.queries, 2 * windows), dtype=np.int16),
+            "signs": (2 * rng.integers(0, 2, (self.queries, signs), dtype=np.int8) - 1),
+        }
+
+    def search(self, predictor, x, y, noise, stage):
+        """Attacks one batch; broken rows leave it between segments."""
+        norm, epsilon = norms.get(self.norm), ops.convert_to_tensor(self.epsilon, "float32")
+        begin = predictor.compiled(("square start", self.norm), lambda *tensors: _begin(norm, *tensors))
+        run = predictor.compiled(("square", self.norm), lambda *tensors: _run(norm, *tensors))
+        predictor.count(forward=len(x))
+        best, margin = begin(x, y, noise["start"], epsilon)
+        all_best, all_margin = ops.convert_to_numpy(best).copy(), ops.convert_to_numpy(margin).copy()
+
+        rows = np.arange(len(all_best))  # of the batch's rows, those in the buffers
+        kept = len(rows)  # the first `kept` rows of the buffers count, the rest is padding
+        moves = (noise["positions"], noise["signs"])
+        for first, last, size in self._segments(x.shape[1:3]):
+            alive = np.flatnonzero(all_margin[rows[:kept]] <= 0)
+            if not len(alive):
+                break
+            _, packed = bucketed_batches(alive, len(all_best))[0]
+            if len(packed) < len(rows):
+                x, y, best, margin, *moves = (_rows(t, packed) for t in (x, y, best, margin, *moves))
+                rows, kept = rows[packed], len(alive)
+            pattern = window_pattern(self.norm, size, min(x.shape[1:3]))
+            window = [ops.convert_to_tensor(v, "int32") for v in (first, last, size)]
+            predictor.count(forward=(last - first) * len(rows))
+            best, margin = run(x, y, best, margin, *moves, ops.convert_to_tensor(pattern), *window, epsilon)
+            all_margin[rows[:kept]] = ops.convert_to_numpy(margin)[:kept]
+            all_best[rows[:kept]] = ops.convert_to_numpy(best)[:kept]
+        return ops.convert_to_tensor(all_best), ops.convert_to_tensor(all_margin)
+
+    def _segments(self, shape) -> Iterator[tuple[int, int, int]]:
+        """Yields first query, last query (exclusive) and window size of each segment."""
+        first = 0
+        for query in range(1, self.queries + 1):
+            size = self._size(first, shape)
+            if query == self.queries or query - first == _SEGMENT or self._size(query, shape) != size:
+                yield first, query, size
+                first = query
+
+    def _size(self, query, shape) -> int:
+        at = int(query / self.queries * 10000) if self.resc_schedule else query
+        fraction = self.initial_fraction / 2 ** sum(at > step for step in _HALVINGS)
+        size = round(float(np.sqrt(fraction * shape[0] * shape[1])))
+        size = max(size, 1) if self.norm == "Linf" else max(size, 3) | 1  # odd: the pattern has a centre
+        return min(size, *shape)
+
+
+def _rows(tensor, rows):
+    return ops.take(tensor, ops.convert_to_tensor(rows, "int32"), axis=0)
+
+
+def _begin(norm, logits, x, y, pattern, epsilon):
+    scale = 1.0 if norm.name == "L1" else epsilon  # the L1 reference projects the tiles as they are
+    best = norm.project(x + scale * ops.cast(pattern, x.dtype), x, epsilon)
+    return best, losses.margin(logits(best, 0), y)
+
+
+def _run(norm, logits, x, y, best, margin, positions, signs, pattern, first, last, size, epsilon):
+    """Tries queries first to last on a batch; rows already broken stay as they are."""
+
+    def query(k, state):
+        best, margin = state
+        position = ops.cast(ops.take(positions, k, axis=1), "int32")
+        sign = ops.cast(ops.take(signs, k, axis=1), x.dtype)
+        proposal = propose(norm, x, best, position, sign, pattern, size, epsilon)
+        value = losses.margin(logits(proposal, k + 1), y)
+        accept = ops.logical_and(margin <= 0, value > margin)
+        return (
+            ops.where(norms.per_example(accept, x), proposal, best),
+            ops.where(accept, value, margin),
+        )
+
+    return ops.fori_loop(first, last, query, (best, margin))

@@ -1,0 +1,109 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_robust import attacks, norms
+from keras_robust.attacks import Square, square_moves
+from tests.attacks.linear import best_gain, linear_model
+
+ROUNDING = 1e-5  # a radius in float32, summed over some hundred pixels
+
+
+def attacked_gain(norm, epsilon, queries, size=8):
+    """Share of the closed-form optimum that Square gains on a linear model of two classes, image by image."""
+    model, weights, _ = linear_model(2, (size, size, 1), seed=0)
+    model.layers[-1].bias.assign([0.0, 1e3])  # class 1 always wins: nothing is broken, the search goes on
+    x = np.random.default_rng(1).uniform(0.2, 0.8, (6, size, size, 1)).astype("float32")
+    slope = weights[:, 0] - weights[:, 1]
+    x_adv = Square(norm, epsilon, queries=queries)(model, x, np.ones(6, int))
+    return (x_adv - x).reshape(6, -1) @ slope / best_gain(norm, epsilon, x, slope)
+
+
+def test_square_gains_nine_tenths_of_the_optimum_of_a_linear_model():
+    assert attacked_gain("Linf", 0.1, queries=2500).min() > 0.9
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("L2", 0.5), ("L1", 2.0)])
+def test_square_gains_on_a_linear_model_in_the_other_norms(norm, epsilon):
+    few, many = attacked_gain(norm, epsilon, queries=1), attacked_gain(norm, epsilon, queries=300)
+    assert (many > few).all()
+    assert many.min() > 0.3  # far above a random direction, whose share of the optimum is about 0.1
+
+
+def test_square_does_not_depend_on_which_rows_are_dropped():
+    model, _, _ = linear_model(4, (6, 6, 3), seed=2)
+    x = np.random.default_rng(3).uniform(0, 1, (16, 6, 6, 3)).astype("float32")
+    y = attacks.Predictor.of(model).predict(x).argmax(1)
+    attack = Square("Linf", 0.06, queries=400)
+    together = attack(model, x, y, batch_size=16)
+    broken = attacks.Predictor.of(model).predict(together).argmax(1) != y
+    assert 0 < broken.sum() < 16  # so that rows were dropped
+    alone = np.concatenate([attack(model, x[i : i + 1], y[i : i + 1], indices=[i]) for i in range(16)])
+    # One product of float32 numbers may round otherwise in another batch size; no decision changes here.
+    np.testing.assert_allclose(together, alone, atol=ROUNDING)
+
+
+def test_square_counts_one_forward_pass_a_query_and_stops_at_broken_rows():
+    model, _, _ = linear_model(2, (6, 6, 1), seed=4)
+    x = np.full((4, 6, 6, 1), 0.5, "float32")
+    y = attacks.Predictor.of(model).predict(x).argmax(1)
+    predictor = attacks.Predictor.of(model)
+    before = predictor.forward_passes
+    Square("Linf", 0.5, queries=5000)(model, x, y)
+    assert predictor.forward_passes - before < 4 * 100
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_square_keeps_every_proposal_in_the_ball(norm, rng):
+    x = keras.ops.convert_to_tensor(rng.uniform(0, 1, (5, 9, 7, 3)).astype("float32"))
+    epsilon = {"Linf": 0.1, "L2": 1.0, "L1": 5.0}[norm]
+    best = x
+    for size in (7, 5, 3, 3, 3):
+        position = rng.integers(0, square_moves.SPREAD, (5, 2 if norm == "Linf" else 4)).astype("int32")
+        sign = (2.0 * rng.integers(0, 2, (5, 4)) - 1).astype("float32")
+        best = square_moves.propose(
+            norms.get(norm),
+            x,
+            best,
+            keras.ops.convert_to_tensor(position),
+            keras.ops.convert_to_tensor(sign if norm != "Linf" else sign[:, :3]),
+            keras.ops.convert_to_tensor(square_moves.window_pattern(norm, size, 7)),
+            keras.ops.convert_to_tensor(size, "int32"),
+            epsilon,
+        )
+        lengths = keras.ops.convert_to_numpy(norms.get(norm).length(best - x))
+        assert (lengths <= epsilon * (1 + ROUNDING)).all()
+        assert (lengths > 0).all()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("size", [3, 5, 28])
+def test_the_window_pattern_has_norm_one_and_two_halves_of_opposite_sign(size):
+    pattern = square_moves.window_pattern("L2", size, 30)
+    assert np.square(pattern).sum() == pytest.approx(1.0, abs=1e-6)
+    assert (pattern[: size // 2, :size] > 0).all()
+    assert (pattern[size // 2 : size, :size] < 0).all()
+    assert not pattern[size:].any()
+    assert np.abs(square_moves.window_pattern("L1", size, 30)).sum() == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.once
+def test_the_windows_shrink_at_the_queries_of_the_paper():
+    sizes = {first: size for first, _, size in Square("Linf", 0.1)._segments((32, 32))}
+    changes = [first for first in sizes if first and sizes[first] != sizes[max(f for f in sizes if f < first)]]
+    assert changes == [11, 51, 201, 501, 1001, 2001, 4001]
+    assert list(dict.fromkeys(sizes.values())) == [29, 20, 14, 10, 7, 5, 4, 3]
+
+
+@pytest.mark.once
+def test_square_rejects_vectors():
+    model, _, _ = linear_model(3, (10,), seed=0)
+    with pytest.raises(ValueError, match="height, width, channels"):
+        Square("Linf", 0.1)(model, np.full((2, 10), 0.5), np.zeros(2, int))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("options", [{"queries": 0}, {"initial_fraction": 0.0}, {"restarts": 0}, {"epsilon": 8}])
+def test_square_rejects_options_out_of_range(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Square(**{"norm": "Linf", "epsilon": 0.1, **options})
