@@ -253,7 +253,8 @@ class _Bars:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        if self._tasks:
+            self._bars.stop()
 
     def show(self, name: str, done: int, total: int, accuracy: float) -> None:
         """Called by `evaluate` after each batch."""

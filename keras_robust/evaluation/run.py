@@ -135,7 +135,7 @@ class _Job:
             "weights": _digest_of_weights(model),
             "data": data.sha256,
             "seed": seed,
-            "environment": self.environment.model_dump(),
+            **self.environment.model_dump(),
         }
         path = None if output is None else Path(f"{output}.partial")
         self.state = State(path, context)

@@ -186,3 +186,29 @@ def test_bad_images_labels_and_attacks_are_refused_before_any_attack(model, imag
         with pytest.raises(ValueError, match=message):
             evaluate(model, *arguments, **{"attacks": [Push(0.1)], **options})
     assert not Push.calls
+
+
+def test_each_stage_of_an_ensemble_is_a_number_and_the_last_is_recomputed(model, images):
+    @dataclasses.dataclass(frozen=True)
+    class Result:
+        x_adv: np.ndarray
+        accuracy_after: dict
+        flags: tuple = ("Square beats the white-box attacks",)
+
+    @dataclasses.dataclass(frozen=True)
+    class Ensemble:
+        epsilon: float = 0.12
+        norm: str = "Linf"
+        version: str = "standard"
+
+        def run(self, model, x, y, *, seed, batch_size):
+            # It claims less than it did: the number must come from its images.
+            return Result(
+                Push(self.epsilon)(model, x, y, indices=range(len(x))), {"first": 18 / 21, "second": 0.0}
+            )
+
+    metrics = evaluate(model, *images, attacks=[Ensemble()])
+    first, last = metrics.metrics[1:]
+    assert (first.correct, first.attack["stage"]) == (18, "first")
+    assert (last.correct, last.name) == (16, "Ensemble Linf 0.12")
+    assert metrics.flags == ["Square beats the white-box attacks"]
