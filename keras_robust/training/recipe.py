@@ -97,7 +97,7 @@ class GaussianNoiseTable(_Table):
 
 
 class AttackTable(_Table):
-    """One attack of the evaluation with its options, at one epsilon or several; what is left out keeps its default."""
+    """One attack of the evaluation, at one epsilon or several; options left out keep their defaults."""
 
     name: Literal["fgsm", "pgd", "apgd", "fab", "square", "autoattack"]
     norm: Literal["Linf", "L2", "L1"]

@@ -1,0 +1,217 @@
+"""From a recipe to weights: complete results or none, and a resumed run equals an unbroken one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_robust import pipeline
+from keras_robust.training import load_recipe, parse_recipe
+from keras_robust.training.progress import Checkpoint
+
+ZOO = Path(__file__).parents[1] / "zoo"
+SAME_WEIGHTS = 1e-6  # same machine and backend; threads may order sums differently
+
+RECIPE = """
+name = "cnn_digits.test"
+seed = 1
+[dataset]
+name = "digits"
+validation_fraction = 0.1
+[model]
+builder = "kap_cnn"
+arguments = { depth = 1 }
+[training]
+epochs = 4
+batch_size = 256
+[optimizer]
+name = "sgd"
+learning_rate = 0.1
+momentum = 0.9
+weight_decay = 1e-4
+[schedule]
+type = "piecewise"
+milestones = [3]
+[augmentation]
+random_crop = 1
+[[perturbations]]
+type = "gaussian_noise"
+sigma = 0.1
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "entry"
+    folder.mkdir()
+    (folder / "recipe.toml").write_text(RECIPE)
+    return folder
+
+
+def assert_same_weights(one, other):
+    for first, second in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(first, second, atol=SAME_WEIGHTS)
+
+
+def stop_after(epoch, monkeypatch):
+    """Interrupts training once the state of that epoch is saved."""
+    save = Checkpoint.on_epoch_end
+
+    def interrupt(self, number, logs=None):
+        save(self, number, logs)
+        if number + 1 == epoch:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "on_epoch_end", interrupt)
+
+
+def test_training_writes_weights_that_load_and_a_log_of_each_epoch(folder):
+    model = pipeline.train(folder)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "model.weights.h5",
+        "recipe.toml",
+        "training_log.json",
+    ]
+    fresh = pipeline.build_model(load_recipe(folder))
+    fresh.load_weights(folder / "model.weights.h5")
+    assert_same_weights(fresh, model)
+    log = json.loads((folder / "training_log.json").read_text())
+    assert [each["epoch"] for each in log["history"]] == [1, 2, 3, 4]
+    assert {"loss", "accuracy", "val_loss", "val_accuracy", "seconds"} <= set(log["history"][0])
+    np.testing.assert_allclose([each["learning_rate"] for each in log["history"]], [0.1, 0.1, 0.01, 0.01])
+    assert log["history"][-1]["loss"] < log["history"][0]["loss"]
+    assert log["data"]["count"] == 1293
+    assert log["recipe_digest"] == load_recipe(folder).digest()
+
+
+def test_an_interrupted_run_goes_on_to_the_weights_of_an_unbroken_one(folder, tmp_path, monkeypatch):
+    unbroken = pipeline.train(folder, output_dir=tmp_path / "unbroken")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(2, patch)
+        pipeline.train(folder)
+    assert not (folder / "model.weights.h5").exists()
+    resumed = pipeline.train(folder)
+    assert_same_weights(resumed, unbroken)
+    logs = [json.loads((path / "training_log.json").read_text()) for path in (folder, tmp_path / "unbroken")]
+    losses = [[epoch["loss"] for epoch in log["history"]] for log in logs]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_goes_on_to_the_weights_of_an_unbroken_one(folder, tmp_path):
+    unbroken = pipeline.train(folder, output_dir=tmp_path / "unbroken", epochs=40)
+    command = [
+        sys.executable,
+        "-c",
+        f"from keras_robust import pipeline; pipeline.train({str(folder)!r}, epochs=40)",
+    ]
+    environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
+    state, seen = folder / "training_state.partial", 0
+    for pause in (0.0, 0.37):
+        child = subprocess.Popen(command, env=environment, cwd=ZOO.parent, stderr=subprocess.DEVNULL)
+        while child.poll() is None and not (state.exists() and state.stat().st_mtime_ns > seen):
+            time.sleep(0.01)
+        time.sleep(pause)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        seen = state.stat().st_mtime_ns if state.exists() else 0
+    if (folder / "model.weights.h5").exists():
+        pytest.skip("the run was over before it could be killed")
+    assert_same_weights(pipeline.train(folder, epochs=40), unbroken)
+
+
+def test_finished_results_are_not_overwritten_unasked(folder):
+    (folder / "model.weights.h5").write_bytes(b"precious")
+    with pytest.raises(ValueError, match="overwrite"):
+        pipeline.train(folder)
+    assert (folder / "model.weights.h5").read_bytes() == b"precious"
+    pipeline.train(folder, epochs=1, overwrite=True)
+    assert (folder / "model.weights.h5").read_bytes() != b"precious"
+
+
+def test_the_unfinished_run_of_another_recipe_is_refused_and_survives(folder, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(1, patch)
+        pipeline.train(folder)
+    state = (folder / "training_state.partial").read_bytes()
+    (folder / "recipe.toml").write_text(RECIPE.replace("momentum = 0.9", "momentum = 0.8"))
+    with pytest.raises(ValueError, match="another recipe_digest"):
+        pipeline.train(folder)
+    assert (folder / "training_state.partial").read_bytes() == state
+
+
+def test_a_damaged_state_is_an_error_that_says_what_to_do(folder):
+    (folder / "training_state.partial").write_bytes(b"not a state")
+    with pytest.raises(ValueError, match="Delete it to start the training anew"):
+        pipeline.train(folder)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ('"kap_cnn"', '"kap_cn"', "kap_cn"),
+        ("depth = 1", "dept = 1", "dept"),
+        ("depth = 1", "depth = 1, sigma = 0.1", "one place"),
+        ('"digits"', '"digit"', "digit"),
+        ("sigma = 0.1", "sigma = 0.1\nclip = true", "clip"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_before_anything_is_written(folder, tmp_path, old, new, named):
+    (folder / "recipe.toml").write_text(RECIPE.replace(old, new))
+    with pytest.raises(ValueError, match=named):
+        pipeline.train(folder, output_dir=tmp_path / "output")
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.once
+def test_an_absent_data_set_is_refused_before_anything_is_written(folder, tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    (folder / "recipe.toml").write_text(RECIPE.replace('"digits"', '"cifar10"'))
+    with pytest.raises(ValueError, match="TFDS_DATA_DIR"):
+        pipeline.train(folder, data_dir=tmp_path, output_dir=tmp_path / "output")
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.once
+def test_fewer_epochs_keep_the_milestones_at_their_share():
+    recipe = load_recipe(ZOO / "cnn_cifar10.standard")
+    share = recipe.schedule.milestones[0] / recipe.training.epochs
+    shorter = pipeline.with_epochs(recipe, 8)
+    assert shorter.training.epochs == 8
+    assert shorter.schedule.milestones == [round(8 * share)]
+    assert pipeline.with_epochs(recipe, 1).schedule.type == "constant"
+    with pytest.raises(ValueError, match=r"training\.epochs"):
+        pipeline.with_epochs(recipe, 0)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in ZOO.glob("*/recipe.toml")), ids=lambda path: path.name
+)
+def test_every_recipe_of_the_zoo_is_valid_and_named_as_its_folder(folder):
+    recipe = load_recipe(folder)
+    assert recipe.name == folder.name
+    assert recipe.metadata is not None
+    assert recipe.metadata.references
+    pipeline.build_model(recipe)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", ["constant", "cosine", "cyclic"])
+def test_every_schedule_starts_and_ends_where_it_should(kind):
+    content = load_recipe(ZOO / "cnn_cifar10.standard").model_dump()
+    content["schedule"] = {"type": kind}
+    recipe = parse_recipe(content)
+    rate = pipeline.make_optimizer(recipe, 10)._learning_rate
+    steps = 10 * recipe.training.epochs
+    at = [float(keras.ops.convert_to_numpy(rate(s) if callable(rate) else rate)) for s in (0, steps // 2, steps)]
+    expected = {"constant": [0.1, 0.1, 0.1], "cosine": [0.1, 0.05, 0.0], "cyclic": [0.0, 0.1, 0.0]}
+    np.testing.assert_allclose(at, expected[kind], atol=1e-6)

@@ -1,0 +1,61 @@
+"""Batches: a function of seed, epoch and index alone."""
+
+import numpy as np
+import pytest
+
+from keras_robust.augmentations import CropFlip
+from keras_robust.training import Batches
+
+pytestmark = pytest.mark.once
+
+PIXELS = np.arange(10 * 4 * 4, dtype="uint8").reshape(10, 4, 4, 1)
+LABELS = np.arange(10, dtype="int32")
+
+
+def make(**options):
+    options = {"maximum": 255, "batch_size": 4, "augment": CropFlip(1, True), **options}
+    return Batches(PIXELS, LABELS, **options)
+
+
+def epoch(batches, number):
+    batches.epoch = number
+    return [batches[index] for index in range(len(batches))]
+
+
+def test_the_same_seed_and_epoch_give_the_same_batches_in_any_order():
+    first = epoch(make(), 3)
+    other = make()
+    epoch(other, 7)
+    other.epoch = 3
+    for index in (1, 0):
+        np.testing.assert_array_equal(other[index][0], first[index][0])
+        np.testing.assert_array_equal(other[index][1], first[index][1])
+
+
+def test_another_epoch_or_seed_gives_other_batches():
+    reference = epoch(make(), 0)[0]
+    assert not np.array_equal(epoch(make(), 1)[0][0], reference[0])
+    assert not np.array_equal(epoch(make(seed=1), 0)[0][0], reference[0])
+
+
+def test_an_epoch_visits_each_image_at_most_once_in_full_batches():
+    labels = np.concatenate([y for _, y in epoch(make(), 0)])
+    assert len(labels) == 8
+    assert len(set(labels)) == 8
+
+
+def test_images_keep_their_labels_and_are_scaled_to_the_unit_interval():
+    for x, y in epoch(make(augment=None), 0):
+        assert x.dtype == np.float32
+        np.testing.assert_allclose(x, PIXELS[y] / np.float32(255), rtol=1e-7)
+
+
+def test_fewer_images_than_a_batch_make_one_batch():
+    batches = make(batch_size=100)
+    assert len(batches) == 1
+    assert len(batches[0][1]) == 10
+
+
+def test_labels_of_another_number_are_refused():
+    with pytest.raises(ValueError, match="10 images, 9 labels"):
+        Batches(PIXELS, LABELS[:9])

@@ -1,0 +1,111 @@
+"""Recipes: what is accepted, what every message names, and what the digest depends on."""
+
+import copy
+
+import pytest
+
+from keras_robust.training import load_recipe, parse_recipe
+
+pytestmark = pytest.mark.once
+
+CONTENT = {
+    "name": "cnn_digits.standard",
+    "dataset": {"name": "digits"},
+    "model": {"builder": "kap_cnn", "arguments": {"depth": 2}},
+    "training": {"epochs": 20, "batch_size": 64},
+    "optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9},
+}
+
+
+def changed(table, **values):
+    content = copy.deepcopy(CONTENT)
+    content.setdefault(table, {}).update(values)
+    return content
+
+
+def test_a_recipe_needs_only_name_data_model_length_and_optimizer():
+    recipe = parse_recipe(CONTENT)
+    assert recipe.schedule.type == "constant"
+    assert recipe.augmentation.random_crop == 0
+    assert recipe.perturbations == []
+
+
+def test_an_unknown_key_is_named_with_the_file_its_value_and_a_close_match():
+    with pytest.raises(ValueError, match=r"x\.toml.*\n.*`optimizer\.learning_rat`.*0\.5.*'learning_rate'"):
+        parse_recipe(changed("optimizer", learning_rat=0.5), source="x.toml")
+
+
+def test_an_unknown_table_is_named_with_a_close_match():
+    with pytest.raises(ValueError, match=r"`optimiser`.*Did you mean 'optimizer'"):
+        parse_recipe({**CONTENT, "optimiser": {}})
+
+
+def test_an_unknown_key_inside_a_list_of_tables_is_named_with_its_position():
+    attack = {"name": "pgd", "norm": "Linf", "epsilon": 0.1, "step": 3}
+    with pytest.raises(ValueError, match=r"`evaluation\.attacks\.0\.step`.*'steps'"):
+        parse_recipe(changed("evaluation", attacks=[attack]))
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "named"),
+    [
+        ("training", {"epochs": 0}, r"`training\.epochs`.*greater than or equal to 1.*Received: 0"),
+        ("training", {"epochs": "20"}, r"`training\.epochs`.*valid integer.*Received: '20'"),
+        ("training", {"batch_size": 64.5}, r"`training\.batch_size`"),
+        ("optimizer", {"name": "rmsprop"}, r"`optimizer\.name`.*'sgd' or 'adam'.*Received: 'rmsprop'"),
+        ("optimizer", {"learning_rate": -0.1}, r"`optimizer\.learning_rate`.*greater than 0"),
+        ("optimizer", {"name": "adam"}, r"`optimizer`.*`momentum`.*belong to the optimizer 'sgd'"),
+        ("schedule", {"type": "piecewise"}, r"`milestones` \(epochs\) must be given"),
+        ("schedule", {"milestones": [5]}, r"`milestones` \(epochs\) must be given .* only for it"),
+        ("schedule", {"type": "piecewise", "milestones": [5, 3]}, r"`milestones` must be positive and rise"),
+        ("schedule", {"type": "piecewise", "milestones": [20]}, r"smaller than `training\.epochs`, 20"),
+        ("augmentation", {"random_crop": -1}, r"`augmentation\.random_crop`"),
+        ("dataset", {"validation_fraction": 1.0}, r"`dataset\.validation_fraction`.*less than 1"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key_and_what_was_received(table, values, named):
+    with pytest.raises(ValueError, match=named):
+        parse_recipe(changed(table, **values))
+
+
+def test_a_perturbation_of_unknown_type_is_refused():
+    with pytest.raises(ValueError, match=r"`perturbations\.0\.type`.*'gaussian_noise'.*Received: 'noise'"):
+        parse_recipe({**CONTENT, "perturbations": [{"type": "noise", "sigma": 0.1}]})
+
+
+def test_a_missing_table_and_a_wrong_name_are_both_reported():
+    content = {**CONTENT, "name": "No Name"}
+    del content["model"]
+    with pytest.raises(ValueError, match=r"(?s)`name`.*`model` is missing"):
+        parse_recipe(content)
+
+
+def test_an_absent_file_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(ValueError, match=r"absent\.toml"):
+        load_recipe(tmp_path / "absent.toml")
+
+
+def test_a_file_that_is_not_toml_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "recipe.toml").write_text("name = \n")
+    with pytest.raises(ValueError, match=r"recipe\.toml is not valid TOML"):
+        load_recipe(tmp_path)
+
+
+def test_the_digest_changes_with_what_decides_the_weights():
+    digest = parse_recipe(CONTENT).digest()
+    assert parse_recipe(changed("optimizer", momentum=0.8)).digest() != digest
+    assert parse_recipe(changed("model", arguments={"depth": 3})).digest() != digest
+    assert parse_recipe({**CONTENT, "seed": 1}).digest() != digest
+
+
+def test_the_digest_ignores_name_evaluation_metadata_and_defaults_written_out():
+    content = changed("evaluation", images=10)
+    content["name"] = "other_digits.standard"
+    content["metadata"] = {"description": "x"}
+    content["schedule"] = {"type": "constant"}
+    assert parse_recipe(content).digest() == parse_recipe(CONTENT).digest()
+
+
+def test_the_digest_of_this_recipe_stays_what_it_was():
+    # Published entries carry digests: a change here means that a default or the canonical form changed.
+    assert parse_recipe(CONTENT).digest() == "5dd50b903fe603f8092c3cbb4322aa4d527f370faa86cf663e272a9981b06e57"

@@ -1,0 +1,162 @@
+"""RobustTrainer through plain `fit`: each part against a loss that is known in closed form."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_robust.training import SGD, GaussianNoiseInput, Perturbation, RobustTrainer
+
+IMAGES, BATCH = 64, 16
+# The mean of 64 * 75 squared normal draws has a relative standard error of 2 %; five of them.
+FIVE_STANDARD_ERRORS = 0.10
+
+
+def make_model(seed=0):
+    return keras.Sequential(
+        [
+            keras.Input((5, 5, 3)),
+            layers.Conv2D(4, 3, kernel_initializer=keras.initializers.GlorotUniform(seed)),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(seed + 1)),
+        ]
+    )
+
+
+def make_linear():
+    return keras.Sequential([keras.Input((4,)), layers.Dense(3, use_bias=False, kernel_initializer="zeros")])
+
+
+def make_data(shape=(5, 5, 3)):
+    rng = np.random.default_rng(0)
+    return rng.uniform(size=(IMAGES, *shape)).astype("float32"), rng.integers(0, 3, IMAGES).astype("int32")
+
+
+def compiled(model, learning_rate=0.0, **options):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=SGD(learning_rate, **options), loss=loss, metrics=["accuracy"])
+    return model
+
+
+def fit(trainer, x, y, **options):
+    return trainer.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0, **options).history
+
+
+def squared_distance(model, x, y, y_pred, x_clean):
+    return ops.mean(ops.square(x - x_clean)) + 0.0 * ops.mean(y_pred)
+
+
+class Shift(Perturbation):
+    def __call__(self, model, x, y, seed):
+        return x + 1.0
+
+
+class Double(Perturbation):
+    def __call__(self, model, x, y, seed):
+        return x * 2.0
+
+
+def test_a_trainer_without_parts_trains_as_the_model_alone():
+    x, y = make_data()
+    plain, wrapped = make_model(), make_model()
+    fit(compiled(plain, 0.1, momentum=0.9), x, y, epochs=2)
+    fit(compiled(RobustTrainer(wrapped), 0.1, momentum=0.9), x, y, epochs=2)
+    for one, other in zip(plain.get_weights(), wrapped.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_noise_has_the_sigma_that_its_variable_holds_also_after_a_callback_changed_it():
+    x, y = make_data()
+    noise = GaussianNoiseInput(0.1)
+    change = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: noise.sigma.assign(0.1 if epoch == 0 else 0.3)
+    )
+    trainer = compiled(RobustTrainer(make_model(), perturbations=[noise], objective=squared_distance))
+    history = fit(trainer, x, y, epochs=2, callbacks=[change])
+    np.testing.assert_allclose(history["loss"], [0.01, 0.09], rtol=FIVE_STANDARD_ERRORS)
+
+
+def test_each_step_draws_new_noise_and_the_same_seed_the_same():
+    x, y = make_data()
+    runs = []
+    for seed in (0, 0, 1):
+        noise = GaussianNoiseInput(0.1)
+        trainer = RobustTrainer(make_model(), perturbations=[noise], objective=squared_distance, seed=seed)
+        runs.append(fit(compiled(trainer), x, y, epochs=2)["loss"])
+    assert runs[0] == runs[1] != runs[2]
+    assert runs[0][0] != runs[0][1]
+
+
+@pytest.mark.parametrize(("parts", "expected"), [((Shift(), Double()), 2.0), ((Double(), Shift()), 1.0)])
+def test_perturbations_act_in_the_order_given(parts, expected):
+    x, y = make_data()
+    zeros = np.zeros_like(x)
+    trainer = RobustTrainer(make_model(), perturbations=parts, objective=squared_distance)
+    np.testing.assert_allclose(fit(compiled(trainer), zeros, y)["loss"], [expected**2], rtol=1e-6)
+
+
+def test_terms_are_added_to_the_compiled_loss():
+    x, y = make_data((4,))
+    trainer = RobustTrainer(make_linear(), terms=[lambda model, x, y, y_pred, x_clean: 2.0 + 0 * ops.sum(y_pred)])
+    np.testing.assert_allclose(fit(compiled(trainer), x, y)["loss"], [np.log(3) + 2.0], rtol=1e-5)
+
+
+def test_a_term_may_call_the_model_again_without_moving_what_inference_sees():
+    x, y = make_data()
+    model = make_model()
+    before = [value.copy() for value in model.get_weights()]
+
+    def consistency(model, x, y, y_pred, x_clean):
+        return ops.mean(ops.square(y_pred - model(x_clean, training=False)))
+
+    trainer = RobustTrainer(model, perturbations=[GaussianNoiseInput(0.1)], terms=[consistency])
+    history = fit(compiled(trainer), x, y)
+    assert np.isfinite(history["loss"]).all()
+    for variable, old, new in zip(model.weights, before, model.get_weights(), strict=True):
+        if variable.trainable:  # a learning rate of zero
+            np.testing.assert_allclose(new, old, atol=1e-7)
+
+
+def test_evaluation_and_validation_see_clean_images_and_the_plain_loss():
+    x, y = make_data()
+    trainer = compiled(RobustTrainer(make_model(), perturbations=[Double()], objective=squared_distance))
+    plain = compiled(make_model())
+    history = fit(trainer, x, y, validation_data=(x, y), validation_batch_size=BATCH)
+    for variable, value in zip(plain.variables, trainer.model.variables, strict=False):
+        variable.assign(value)
+    expected = plain.evaluate(x, y, batch_size=BATCH, verbose=0)
+    np.testing.assert_allclose(trainer.evaluate(x, y, batch_size=BATCH, verbose=0), expected, rtol=1e-5)
+    np.testing.assert_allclose(history["val_loss"], expected[:1], rtol=1e-5)
+
+
+def test_weight_offsets_are_on_in_the_step_and_off_after_it():
+    x, y = make_data((4,))
+    model = make_linear()
+    trainer = RobustTrainer(
+        model,
+        objective=lambda model, x, y, y_pred, x_clean: ops.mean(y_pred),
+        weight_perturbation=lambda model, x, y: [ops.ones((4, 3))],
+    )
+    history = fit(compiled(trainer), x, y)
+    np.testing.assert_allclose(history["loss"], [x.sum(axis=1).mean()], rtol=1e-5)
+    np.testing.assert_array_equal(model.get_weights()[0], np.zeros((4, 3)))
+
+
+def test_the_trained_model_saves_and_loads_without_the_trainer(tmp_path):
+    x, y = make_data()
+    model = make_model()
+    fit(compiled(RobustTrainer(model, perturbations=[GaussianNoiseInput(0.1)]), 0.1), x, y)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
+
+
+def test_what_is_not_a_model_or_not_callable_is_refused():
+    with pytest.raises(ValueError, match="`model` must be a keras.Model"):
+        RobustTrainer("resnet18")
+    with pytest.raises(ValueError, match="must be callable"):
+        RobustTrainer(make_model(), perturbations=[0.1])
+    with pytest.raises(ValueError, match="`sigma`"):
+        GaussianNoiseInput(-0.1)
