@@ -40,7 +40,8 @@ class GaussianNoise(keras.layers.Layer):
 
     def __init__(self, sigma: float, *, role: str = "activation", seed: int | None = None, **kwargs):
         super().__init__(**kwargs)
-        if isinstance(sigma, bool) or not np.isscalar(sigma) or not np.isfinite(sigma) or sigma < 0:
+        number = isinstance(sigma, int | float | np.number) and not isinstance(sigma, bool)
+        if not number or not np.isfinite(sigma) or sigma < 0:
             raise ValueError(
                 "`sigma` must be a standard deviation of at least 0, in units of the input. "
                 f"Received: sigma={sigma!r}."

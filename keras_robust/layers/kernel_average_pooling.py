@@ -11,6 +11,7 @@ from keras import ops
 from keras_robust.checks import Tensor, check_choice, check_positive_integer
 
 PADDINGS = ("centered", "valid")
+_DENSE_CHANNELS = 64  # up to here one product with a dense matrix is faster than one for each axis
 
 
 def channel_grid(channels: int, dims: int = 2) -> tuple[int, ...]:
@@ -72,11 +73,15 @@ def _axis_matrix(size: int, pool_size: int, strides: int, padding: str, dtype: s
 
 
 @functools.lru_cache(maxsize=256)
-def _grid_matrix(grid: tuple[int, ...], pool_size: int, strides: int, padding: str, dtype: str) -> np.ndarray:
-    """Averages over the whole grid, shape `(channels, output channels)`."""
+def _grid_matrices(
+    grid: tuple[int, ...], pool_size: int, strides: int, padding: str, dtype: str
+) -> tuple[np.ndarray, ...]:
+    """Averages over the grid, one matrix an axis; or one for all axes at once where the grid is small."""
     # The count of real kernels in a window is a product over the axes, so the average is separable.
-    sides = [_axis_matrix(n, pool_size, strides, padding, "float64") for n in grid]
-    return functools.reduce(np.kron, sides).astype(dtype)
+    sides = [_axis_matrix(n, pool_size, strides, padding, dtype) for n in grid]
+    if math.prod(grid) <= _DENSE_CHANNELS:
+        return (functools.reduce(np.kron, sides),)
+    return tuple(sides)
 
 
 def average_over_grid(
@@ -103,9 +108,18 @@ def average_over_grid(
     if pool_size == 1 and strides == 1:
         return x
     dtype = keras.backend.standardize_dtype(x.dtype)
-    numpy_dtype = "float32" if dtype in ("float16", "bfloat16") else dtype
-    matrix = _grid_matrix(tuple(grid), pool_size, strides, padding, numpy_dtype)
-    return ops.matmul(x, ops.convert_to_tensor(matrix, dtype=dtype))
+    numpy_dtype = "float64" if dtype == "float64" else "float32"
+    matrices = _grid_matrices(tuple(grid), pool_size, strides, padding, numpy_dtype)
+    leading = ops.shape(x)[:-1]
+    x = ops.reshape(x, (-1, *(len(matrix) for matrix in matrices)))
+    for matrix in matrices:
+        # Each axis takes its turn as the last one, which leaves them in the order that they came in.
+        x = ops.moveaxis(x, 1, -1) if len(matrices) > 1 else x
+        rest = ops.shape(x)[:-1]
+        # The operator and not `ops.matmul`, which computes float64 in float32 on PyTorch.
+        x = ops.reshape(x, (-1, len(matrix))) @ ops.convert_to_tensor(matrix, dtype=dtype)
+        x = ops.reshape(x, (*rest, matrix.shape[1]))
+    return ops.reshape(x, (*leading, math.prod(matrix.shape[1] for matrix in matrices)))
 
 
 def check_grid(grid: Sequence[int] | None, dims: int) -> None:
