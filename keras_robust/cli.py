@@ -1,4 +1,4 @@
-"""The command line: `keras-robust list | train | evaluate | report`.
+"""The command line: `keras-robust list | train | evaluate | report | download | publish`.
 
 Heavy parts are imported inside the commands that need them. Whatever a user can put right is one message and exit
 code 2, never a traceback.
@@ -214,6 +214,64 @@ def report(
     if check and stale and not write:
         typer.echo("Run `keras-robust report --write` and commit.", err=True)
         raise typer.Exit(1)
+
+
+@app.command()
+@_clear_errors
+def download(
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="Names of entries, or hf://namespace/name@revision.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All entries whose weights are not here.")] = False,
+    sha256: Annotated[str | None, typer.Option(help="Of entry.json or the weights, for one address.")] = None,
+    cache_dir: Annotated[Path | None, typer.Option(help="Folder of the downloads; else within HF_HOME.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Another Hub than the public one.")] = None,
+    token: Annotated[bool, typer.Option("--token", help="Send the stored token, for private ones.")] = False,
+) -> None:
+    """Put published models into the cache, checked, so that they load without network."""
+    from keras_robust.zoo import hub, registry
+    from keras_robust.zoo.entry import Entry
+
+    if bool(sources) == everything or (sha256 is not None and (everything or len(sources or ()) != 1)):
+        raise ValueError(
+            "Give names or addresses, or --all; --sha256 goes with one address. "
+            f"Received: {' '.join(sources or []) or 'nothing'}{' --all' if everything else ''}."
+        )
+    access = hub.Access(cache_dir, endpoint, token)
+    for source in sources or registry.folders():
+        if source.startswith(hub.SCHEME):
+            typer.echo(hub.download(source, access, sha256=sha256))
+            continue
+        folder = registry.find(source)
+        entry = Entry.load(folder)
+        if (folder / entry.weights.file).is_file():
+            typer.echo(registry.check_file(entry, folder, entry.weights))
+        elif everything and entry.weights.revision is None:
+            typer.echo(f"Not published: {entry.name}", err=True)
+        else:
+            typer.echo(hub.download(entry, access))
+
+
+@app.command()
+@_clear_errors
+def publish(
+    entry: Annotated[str, typer.Argument(help="Name or folder of an entry of the checkout.")],
+    repository: Annotated[str | None, typer.Option(help="namespace/name; else that of the entry.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list the files; send nothing.")] = False,
+    tag: Annotated[str | None, typer.Option(help="New tag for the commit.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    endpoint: Annotated[str | None, typer.Option(help="Another Hub than the public one.")] = None,
+) -> None:
+    """Publish an entry to the Hub and write its commit back into entry.json."""
+    from keras_robust.zoo.publish import publish as send
+
+    publication = send(entry, repository, dry_run=dry_run, tag=tag, private=private, endpoint=endpoint)
+    for name, size in publication.files.items():
+        typer.echo(f"{size:>12,}  {name}")
+    if dry_run:
+        typer.echo(f"Dry run: nothing was sent to {publication.repository}.")
+    else:
+        typer.echo(f"Published: {publication.address}. Commit entry.json and card.md, which now name it.")
 
 
 def _numbers(name: str, text: str | None) -> list[float] | None:

@@ -99,7 +99,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     except (SafetensorError, ValueError) as error:
         raise ValueError(
             f"`{path}` must be a safetensors file. Received: another format ({error}). Convert a checkpoint of "
-            "PyTorch where you trust it: safetensors.torch.save_file(torch.load(file, weights_only=True), new_file)."
+            "PyTorch that you trust: safetensors.torch.save_file(torch.load(file, weights_only=True), new_file)."
         ) from error
     return {_usual(key): value for key, value in tensors.items() if not key.endswith(_NOT_WEIGHTS)}
 
