@@ -71,16 +71,8 @@ def conv(
         name: Name of the layer.
 
     Returns:
-        Symbolic activations, shape `(batch, height, width, filters)`.
-
-    Raises:
-        ValueError: If the kernel does not fit into the padded image.
+        Symbolic activations, shape `(batch, output height, output width, filters)`.
     """
-    if min(x.shape[1:3]) + 2 * padding < kernel_size:
-        raise ValueError(
-            f"Layer '{name}' has a kernel of {kernel_size} x {kernel_size}, larger than its input. "
-            f"Received: {x.shape[1]} x {x.shape[2]} pixels, padding {padding}. Use larger images."
-        )
     # Symmetric padding: "same" with strides of 2 pads only at the end, unlike the PyTorch reference.
     same = strides == 1 and 2 * padding == kernel_size - 1
     if padding and not same:
