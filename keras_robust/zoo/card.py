@@ -34,6 +34,7 @@ def render_card(folder: str | Path) -> str:
         "where it needs to, and returns logits.",
         "## How to load",
         f'```python\nfrom keras_robust import zoo\n\nmodel = zoo.load("{entry.name}")\n```',
+        _from_hub(entry),
         "## Threat model and numbers",
         _threats(entry),
         _numbers(entry.metrics),
@@ -46,6 +47,18 @@ def render_card(folder: str | Path) -> str:
         f"```bibtex\n{citation(Path(folder))}\n```",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _from_hub(entry: Entry) -> str:
+    """Says how the published files load, the package's entry or not."""
+    if entry.weights.repository is None:
+        return ""
+    commit = entry.weights.revision or "<commit>"
+    return (
+        f"From the Hub, pinned to a commit, whether or not the installed package lists the entry: "
+        f'`zoo.load("hf://{entry.weights.repository}@{commit}", sha256="{entry.weights.sha256}")`. After '
+        "`import keras_robust`, `keras.saving.load_model` reads the downloaded folder too."
+    )
 
 
 def _front_matter(entry: Entry) -> str:

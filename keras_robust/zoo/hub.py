@@ -31,8 +31,8 @@ KERAS_FILES = ("config.json", "metadata.json")
 """What `keras.saving.load_model` needs beside the weights; our own loader does not use it."""
 
 # The client raises its own errors, those of its HTTP library and OSError; for bad names also ValueError.
-_TRANSPORT = HfHubHTTPError.__bases__[0]
-_FAILURES = (ValueError, OSError, _TRANSPORT)
+TRANSPORT: type[Exception] = HfHubHTTPError.__bases__[0]
+_FAILURES: tuple[type[Exception], ...] = (ValueError, OSError, TRANSPORT)
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _SOURCE = re.compile(rf"hf://(?P<repository>{_PART}/{_PART})(@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?")
 
@@ -230,7 +230,7 @@ def _download(repository: str, file: str, revision: str, access: Access, *, forc
 
 def _is_broken_transfer(error: Exception) -> bool:
     """Tells whether the body of an answer broke off or had another length than announced."""
-    if isinstance(error, _TRANSPORT) and not isinstance(error, HfHubHTTPError):
+    if isinstance(error, TRANSPORT) and not isinstance(error, HfHubHTTPError):
         return True
     return type(error) is OSError and "Consistency check failed" in str(error)
 

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.hf_api import RepoFile
 
 from keras_robust.zoo.card import render_card, write_card
 from keras_robust.zoo.entry import ENTRY, RECIPE, Entry
-from keras_robust.zoo.hub import KERAS_FILES, SCHEME, parse
+from keras_robust.zoo.hub import KERAS_FILES, SCHEME, TRANSPORT, parse
 from keras_robust.zoo.registry import check_file, check_probe, find, load
 
 _README, _METADATA = "README.md", "metadata.json"
+_FAILURES: tuple[type[Exception], ...] = (OSError, TRANSPORT)
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,13 @@ def publish(
     known = entry.weights.revision if entry.weights.repository == repository else None
     try:
         revision = _send(api, repository, files, known=known, private=private, title=f"Publish {entry.name}")
+        weights = entry.weights.model_copy(update={"repository": repository, "revision": revision})
+        entry.model_copy(update={"weights": weights}).save(folder)
+        write_card(folder)
         if tag is not None:
             api.create_tag(repository, tag=tag, revision=revision)
-    except (HfHubHTTPError, OSError) as error:
+    except _FAILURES as error:
         raise ValueError(f"'{SCHEME}{repository}': cannot publish '{entry.name}'. {_explain(error)}") from error
-    weights = entry.weights.model_copy(update={"repository": repository, "revision": revision})
-    entry.model_copy(update={"weights": weights}).save(folder)
-    write_card(folder)
     return Publication(repository, revision, sizes)
 
 
@@ -139,7 +141,7 @@ def _send(
 ) -> str:
     """Sends the files as one commit on top of the known one and returns the new commit."""
     api.create_repo(repository, private=private, exist_ok=True)
-    head = api.model_info(repository).sha
+    head = str(api.model_info(repository).sha)
     there = _hashes(api, repository, head, files)
     wanted = {path: _hash(content, there.get(path)) for path, content in files.items()}
     # Keras writes the date into its metadata: alone it is no reason for a commit. That the Hub has everything
@@ -168,7 +170,8 @@ def _send(
 def _hashes(api: HfApi, repository: str, revision: str, files: dict[str, bytes]) -> dict[str, str]:
     """Returns the hash of each file that a commit holds: SHA-256 of large files, Git's of the others."""
     infos = api.get_paths_info(repository, list(files), revision=revision)
-    return {info.path: info.lfs.sha256 if info.lfs else info.blob_id for info in infos}
+    found = [info for info in infos if isinstance(info, RepoFile)]
+    return {info.path: info.lfs.sha256 if info.lfs else info.blob_id for info in found}
 
 
 def _hash(content: bytes, like: str | None) -> str:
