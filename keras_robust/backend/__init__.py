@@ -12,6 +12,8 @@ Each of `jax.py`, `tensorflow.py` and `torch.py` defines the same names:
   `self.prepare_batch(x, y, sample_weight)`, which returns the batch to train on, and
   `self.weight_offsets(x, y)`, which returns None or one tensor for each trainable variable: the offset is
   put on for the step and taken off after it. Both may read and assign Keras variables and call the model.
+- `normal(shape, key)`: standard normal numbers, float32, a pure function of `key`, two 32-bit words in a tensor of
+  type int32 or uint32, cheap inside `jit`. JAX and TensorFlow agree to rounding; PyTorch draws other numbers.
 - `synchronize(nest)`: waits until the tensors are computed, for timing.
 - `device_name()`: the accelerator or processor that tensors live on, in words.
 - `VERSION`: version of the framework.
@@ -26,6 +28,7 @@ if _NAME == "jax":
     from keras_robust.backend.jax import TrainStep as TrainStep
     from keras_robust.backend.jax import device_name as device_name
     from keras_robust.backend.jax import jit as jit
+    from keras_robust.backend.jax import normal as normal
     from keras_robust.backend.jax import synchronize as synchronize
     from keras_robust.backend.jax import value_and_grad as value_and_grad
 elif _NAME == "tensorflow":
@@ -33,6 +36,7 @@ elif _NAME == "tensorflow":
     from keras_robust.backend.tensorflow import TrainStep as TrainStep
     from keras_robust.backend.tensorflow import device_name as device_name
     from keras_robust.backend.tensorflow import jit as jit
+    from keras_robust.backend.tensorflow import normal as normal
     from keras_robust.backend.tensorflow import synchronize as synchronize
     from keras_robust.backend.tensorflow import value_and_grad as value_and_grad
 elif _NAME == "torch":
@@ -40,6 +44,7 @@ elif _NAME == "torch":
     from keras_robust.backend.torch import TrainStep as TrainStep
     from keras_robust.backend.torch import device_name as device_name
     from keras_robust.backend.torch import jit as jit
+    from keras_robust.backend.torch import normal as normal
     from keras_robust.backend.torch import synchronize as synchronize
     from keras_robust.backend.torch import value_and_grad as value_and_grad
 else:

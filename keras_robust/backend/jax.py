@@ -3,6 +3,8 @@
 import jax
 import keras
 
+from keras_robust.backend.counter_normal import normal as normal
+
 VERSION = jax.__version__
 
 

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from keras_robust.backend.counter_normal import normal as normal
+
 VERSION = tf.__version__
 
 

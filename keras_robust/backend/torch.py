@@ -27,6 +27,15 @@ def jit(fn):
     return torch.no_grad()(fn)
 
 
+def normal(shape, key):
+    """Draws standard normal numbers from two words of a key, with PyTorch's own generator."""
+    high, low = (int(word) & 0xFFFFFFFF for word in key)
+    # On a CPU the generator takes the lower 32 bits of its seed and ignores the rest: both words go into them.
+    seed = (high & 0x7FFFFFFF) << 32 | (high * 0x9E3779B1 + low) & 0xFFFFFFFF
+    generator = torch.Generator(device=key.device).manual_seed(seed)
+    return torch.randn(shape, generator=generator, device=key.device)
+
+
 def synchronize(nest):
     """Waits until every tensor of the nest is computed."""
     if torch.cuda.is_available():
