@@ -60,8 +60,8 @@ def assert_same_weights(one, other):
         np.testing.assert_allclose(first, second, atol=SAME_WEIGHTS)
 
 
-def stop_after(epoch, monkeypatch):
-    """Interrupts training once the state of that epoch is saved."""
+def train_and_interrupt(folder, epoch, monkeypatch):
+    """Trains until the state of that epoch is saved."""
     save = Checkpoint.on_epoch_end
 
     def interrupt(self, number, logs=None):
@@ -69,7 +69,10 @@ def stop_after(epoch, monkeypatch):
         if number + 1 == epoch:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Checkpoint, "on_epoch_end", interrupt)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "on_epoch_end", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.train(folder)
 
 
 def test_training_writes_weights_that_load_and_a_log_of_each_epoch(folder):
@@ -93,9 +96,7 @@ def test_training_writes_weights_that_load_and_a_log_of_each_epoch(folder):
 
 def test_an_interrupted_run_goes_on_to_the_weights_of_an_unbroken_one(folder, tmp_path, monkeypatch):
     unbroken = pipeline.train(folder, output_dir=tmp_path / "unbroken")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(2, patch)
-        pipeline.train(folder)
+    train_and_interrupt(folder, 2, monkeypatch)
     assert not (folder / "model.weights.h5").exists()
     resumed = pipeline.train(folder)
     assert_same_weights(resumed, unbroken)
@@ -137,9 +138,7 @@ def test_finished_results_are_not_overwritten_unasked(folder):
 
 
 def test_the_unfinished_run_of_another_recipe_is_refused_and_survives(folder, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(1, patch)
-        pipeline.train(folder)
+    train_and_interrupt(folder, 1, monkeypatch)
     state = (folder / "training_state.partial").read_bytes()
     (folder / "recipe.toml").write_text(RECIPE.replace("momentum = 0.9", "momentum = 0.8"))
     with pytest.raises(ValueError, match="another recipe_digest"):
