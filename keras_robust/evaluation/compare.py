@@ -1,0 +1,66 @@
+"""Several models side by side, from the files that their evaluations wrote."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from keras_robust.evaluation.metrics import Metrics
+
+
+def read_results(paths: Sequence[str | Path]) -> list[tuple[str, Metrics]]:
+    """Reads the metrics of several models that were measured on the same images.
+
+    Args:
+        paths: Files `metrics.json`; the folder of each names its model.
+
+    Returns:
+        Name and metrics of each model.
+
+    Raises:
+        ValueError: If a file is missing or not valid, or two files speak of different images.
+    """
+    results = []
+    for path in map(Path, paths):
+        if not path.is_file():
+            raise ValueError(
+                f"Each result must be a metrics.json that `keras-robust evaluate` wrote. Received: {path}, "
+                "which is not there. Run the evaluation first."
+            )
+        results.append((path.resolve().parent.name, Metrics.load(path)))
+    name, first = results[0]
+    for other, metrics in results[1:]:
+        if metrics.clean.data != first.clean.data:
+            raise ValueError(
+                "Models can be compared on the same images only: order, first index, count and digest must agree. "
+                f"Received: {first.clean.data} for {name}, {metrics.clean.data} for {other}. "
+                "Evaluate both with the same --images."
+            )
+    return results
+
+
+def comparison_table(results: Sequence[tuple[str, Metrics]]) -> Any:
+    """Returns a `rich.table.Table` with a column for each model, accuracies with half their 95 % interval.
+
+    Args:
+        results: Name and metrics of each model.
+
+    Returns:
+        The table; a measurement that a model lacks is left blank.
+    """
+    from rich.table import Table
+
+    images = results[0][1].clean
+    table = Table(
+        title=f"{images.data.dataset} {images.data.split}, {images.images} images; accuracy in %, ± 95 % Wilson interval"
+    )
+    table.add_column("measured")
+    columns = []
+    for name, metrics in results:
+        table.add_column(name, justify="right")
+        columns.append({metric.name: metric for metric in metrics.metrics})
+    for row in dict.fromkeys(name for column in columns for name in column):
+        cells = [column.get(row) for column in columns]
+        table.add_row(
+            row, *("" if m is None else f"{100 * m.value:.1f} ± {50 * (m.high - m.low):.1f}" for m in cells)
+        )
+    return table

@@ -1,0 +1,36 @@
+"""Models side by side."""
+
+import numpy as np
+import pytest
+
+from keras_robust.evaluation.compare import comparison_table, read_results
+from keras_robust.evaluation.metrics import DataFingerprint, Environment, Metric, Metrics
+
+pytestmark = pytest.mark.once
+
+
+def save(folder, correct, first_image=0.0):
+    x = np.full((10, 2, 2, 1), first_image, "float32")
+    data = DataFingerprint.of(x, np.zeros(10, "int32"))
+    metric = Metric.of(correct, 10, name="clean", kind="clean", seed=0, seconds=0.1, data=data,
+                       environment=Environment.here())  # fmt: skip
+    folder.mkdir()
+    Metrics(metrics=[metric]).save(folder / "metrics.json")
+    return folder / "metrics.json"
+
+
+def test_two_models_stand_side_by_side(tmp_path):
+    results = read_results([save(tmp_path / "plain", 4), save(tmp_path / "robust", 8)])
+    table = comparison_table(results)
+    assert [column.header for column in table.columns] == ["measured", "plain", "robust"]
+    assert next(iter(table.columns[2].cells)).startswith("80.0 ± ")
+
+
+def test_models_measured_on_other_images_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="same images only"):
+        read_results([save(tmp_path / "plain", 4), save(tmp_path / "robust", 8, first_image=0.5)])
+
+
+def test_a_missing_result_names_the_file_and_the_command(tmp_path):
+    with pytest.raises(ValueError, match=r"keras-robust evaluate.*absent"):
+        read_results([tmp_path / "absent" / "metrics.json"])
