@@ -187,6 +187,24 @@ def evaluate(
 
 @app.command()
 @_clear_errors
+def compare(
+    results: Annotated[list[Path], typer.Argument(help="Files metrics.json of two or more models.")],
+    figure: Annotated[Path | None, typer.Option(help="Writes accuracy against epsilon and sigma.")] = None,
+) -> None:
+    """Print the measurements of several models side by side, and draw them into one figure."""
+    from rich.console import Console
+
+    from keras_robust.evaluation.compare import comparison_table, read_results
+    from keras_robust.evaluation.report import save_figure
+
+    found = read_results(results)
+    Console().print(comparison_table(found))
+    if figure is not None and save_figure(found, figure):
+        typer.echo(f"Figure: {figure}")
+
+
+@app.command()
+@_clear_errors
 def report(
     write: Annotated[bool, typer.Option("--write", help="Bring tables and cards up to date.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a table or a card is stale.")] = False,
@@ -314,12 +332,13 @@ class _Bars:
         if self._tasks:
             self._bars.stop()
 
-    def show(self, name: str, done: int, total: int, accuracy: float) -> None:
+    def show(self, name: str, done: int, total: int, accuracy: float, detail: str) -> None:
         """Called by `evaluate` after each batch."""
         self._bars.start()  # only now: a wrong argument is a message without an empty bar above it
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(name, total=total, accuracy=accuracy)
-        self._bars.update(self._tasks[name], completed=done, accuracy=accuracy)
+        description = f"{name} ({detail})" if detail and done < total else name
+        self._bars.update(self._tasks[name], completed=done, accuracy=accuracy, description=description)
 
 
 def main() -> None:

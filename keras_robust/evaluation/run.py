@@ -18,8 +18,8 @@ from keras_robust.evaluation.metrics import DataFingerprint, Environment, Metric
 from keras_robust.evaluation.noise import Gaussian, Uniform
 from keras_robust.evaluation.state import State
 
-Progress = Callable[[str, int, int, float], None]
-"""Called with the name of a measurement, rows done, rows in all, and the accuracy so far."""
+Progress = Callable[[str, int, int, float, str], None]
+"""Called with the name of a measurement, rows done, rows in all, the accuracy so far, and what it is at."""
 
 _SLACK = 1e-4  # of epsilon, plus 1e-6 in pixels: float32 sums over up to 150,000 pixels round by less
 
@@ -88,11 +88,7 @@ def evaluate(
     job.add_worst_cases()
     for each in {_key(each): each for each in noise}.values():
         job.measure_noise(each)
-    metrics = Metrics(metrics=job.metrics)
-    if output is not None:
-        metrics.save(output)
-        job.state.discard()
-    return metrics
+    return job.finish(output)
 
 
 def epsilon_sweep(attack: Any, epsilons: Sequence[float]) -> list[Any]:
@@ -130,6 +126,7 @@ class _Job:
         check_logits(self.predictor.predict(x[:batch_size], batch_size), y)  # before any state is read or written
         self.environment = Environment.here()
         self.metrics: list[Metric] = []
+        self.own_states: list[Path] = []
         self.under: dict[tuple, list[tuple[str, np.ndarray, dict]]] = {}
         context = {
             "weights": _digest_of_weights(model),
@@ -178,7 +175,7 @@ class _Job:
             Booleans, shape `(images,)`, and the fields `seconds` and `cost`.
         """
         correct, done, seconds, forward, backward = self.state.get(_key(measurement), self.clean)
-        self.progress(name, done, len(rows), float(correct.mean()))
+        self.progress(name, done, len(rows), float(correct.mean()), "")
         while done < len(rows):
             part = rows[done : done + chunk]
             before = self.predictor.forward_passes, self.predictor.backward_passes
@@ -189,7 +186,7 @@ class _Job:
             backward += self.predictor.backward_passes - before[1]
             done += len(part)
             self.state.put(_key(measurement), correct, done, seconds, forward, backward)
-            self.progress(name, done, len(rows), float(correct.mean()))
+            self.progress(name, done, len(rows), float(correct.mean()), "")
         return correct, {"seconds": round(seconds, 3), "cost": {"forward": forward, "backward": backward}}
 
     def measure_clean(self) -> None:
@@ -219,26 +216,60 @@ class _Job:
         options = describe(attack)
         norm, epsilon = options.get("norm"), options.get("epsilon")
         name = f"{options['name']} {norm} {_short(epsilon)}"
-        self.progress(name, 0, len(self.x), float(self.clean.mean()))
-        start = time.perf_counter()
-        result = attack.run(self.model, self.x, self.y, seed=self.seed, batch_size=self.batch_size)
-        seconds = round(time.perf_counter() - start, 3)
+        count = len(self.x)
+        result = attack.run(
+            self.model,
+            self.x,
+            self.y,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            state_path=self.own_state(name),
+            progress=lambda stage, left, accuracy, fraction: self.progress(
+                name, round(fraction * count), count, accuracy, f"{stage}, {left} left"
+            ),
+        )
         _check_inside(result.x_adv, self.x, options)
-        correct = self.clean & self.right(result.x_adv, self.y)
-        self.progress(name, len(self.x), len(self.x), float(correct.mean()))
-        fields = {"norm": norm, "epsilon": epsilon, "flags": [str(flag) for flag in result.flags]}
-        for stage, accuracy in list(result.accuracy_after.items())[:-1]:
+        correct = self.clean & result.robust & self.right(result.x_adv, self.y)
+        # Flags of severity "note" say how the attack adapted itself; they put nothing in doubt.
+        notes = [flag.message for flag in result.flags if flag.severity != "warning"]
+        options |= {"notes": notes} if notes else {}
+        flags = [flag.message for flag in result.flags if flag.severity == "warning"]
+        stages = [(stage, value) for stage, value in result.accuracy_after.items() if stage != "clean"]
+        for number, (stage, accuracy) in enumerate(stages):
+            last = number == len(stages) - 1
+            cost = result.cost if last else result.cost["attacks"][stage]
             self.add(
-                f"{name} after {stage}",
+                name if last else f"{name} after {stage}",
                 "attack",
-                np.arange(len(self.x)) < round(accuracy * len(self.x)),
-                seconds=0.0,
-                attack=options | {"stage": stage},
-                **fields,
+                correct if last else np.arange(count) < round(accuracy * count),
+                norm=norm,
+                epsilon=epsilon,
+                attack=options if last else options | {"stage": stage},
+                flags=flags,
+                seconds=cost["seconds"],
+                cost={"forward": cost["forward_passes"], "backward": cost["backward_passes"]},
             )
-        self.add(name, "attack", correct, seconds=seconds, attack=options, **fields)
         if epsilon is not None:
             self.under.setdefault((norm, epsilon), []).append((options["name"], correct, options))
+
+    def own_state(self, name: str) -> Path | None:
+        """Returns where an attack that resumes by itself keeps its state until the metrics are written."""
+        if self.state.path is None:
+            return None
+        path = self.state.path.with_name(f"{self.state.path.stem}.{name.replace(' ', '_')}.partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.own_states.append(path)
+        return path
+
+    def finish(self, output: str | Path | None) -> Metrics:
+        """Writes the metrics, and only then forgets the state."""
+        metrics = Metrics(metrics=self.metrics)
+        if output is not None:
+            metrics.save(output)
+            self.state.discard()
+            for path in self.own_states:
+                path.unlink(missing_ok=True)
+        return metrics
 
     def add_worst_cases(self) -> None:
         for (norm, epsilon), found in self.under.items():

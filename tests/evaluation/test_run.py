@@ -5,6 +5,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_robust.attacks import AutoAttack
+from keras_robust.attacks.sanity import Flag
 from keras_robust.evaluation import Gaussian, Metrics, Uniform, epsilon_sweep, evaluate
 
 SHAPE = (4, 4, 1)
@@ -188,27 +190,38 @@ def test_bad_images_labels_and_attacks_are_refused_before_any_attack(model, imag
     assert not Push.calls
 
 
-def test_each_stage_of_an_ensemble_is_a_number_and_the_last_is_recomputed(model, images):
-    @dataclasses.dataclass(frozen=True)
-    class Result:
-        x_adv: np.ndarray
-        accuracy_after: dict
-        flags: tuple = ("Square beats the white-box attacks",)
+def test_each_stage_of_autoattack_is_a_number_with_its_cost(model, images, tmp_path):
+    # The model is linear in the mean pixel, so Auto-PGD finds the optimum: the distance to the boundary decides.
+    attack = AutoAttack(norm="Linf", epsilon=0.12, version="custom", attacks=["apgd-ce", "square"])
+    seen = []
+    output = tmp_path / "metrics.json"
+    metrics = evaluate(
+        model, *images, attacks=[attack, Push(0.12)], output=output, progress=lambda *each: seen.append(each)
+    )
+    first, last, push, worst = metrics.metrics[1:]
+    assert (first.name, first.attack["stage"]) == ("AutoAttack Linf 0.12 after apgd-ce", "apgd-ce")
+    assert [first.correct, last.correct, push.correct, worst.correct] == [16] * 4
+    assert last.name == "AutoAttack Linf 0.12"
+    assert last.cost["forward"] > first.cost["forward"] > 0
+    assert any("apgd-ce" in detail for *_, detail in seen)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+    # two classes: the number of targets or the loss had to adapt, or nothing; neither puts the number in doubt
+    assert not [flag for flag in metrics.flags if "classes" in flag]
 
-    @dataclasses.dataclass(frozen=True)
-    class Ensemble:
-        epsilon: float = 0.12
-        norm: str = "Linf"
-        version: str = "standard"
 
-        def run(self, model, x, y, *, seed, batch_size):
-            # It claims less than it did: the number must come from its images.
-            return Result(
-                Push(self.epsilon)(model, x, y, indices=range(len(x))), {"first": 18 / 21, "second": 0.0}
-            )
+def test_autoattacks_number_is_recomputed_from_its_images(model, images, monkeypatch):
+    attack = AutoAttack(norm="Linf", epsilon=0.12, version="custom", attacks=["apgd-ce"])
+    original = AutoAttack.run
 
-    metrics = evaluate(model, *images, attacks=[Ensemble()])
-    first, last = metrics.metrics[1:]
-    assert (first.correct, first.attack["stage"]) == (18, "first")
-    assert (last.correct, last.name) == (16, "Ensemble Linf 0.12")
-    assert metrics.flags == ["Square beats the white-box attacks"]
+    def boastful(self, *arguments, **options):
+        result = original(self, *arguments, **options)
+        warning = Flag("zero_gradient", 0.5, "half of the gradients are zero")
+        everything = {"clean": 1.0, "apgd-ce": 1.0}
+        return dataclasses.replace(
+            result, accuracy_after=everything, robust=np.ones(21, bool), robust_accuracy=1.0, flags=[warning]
+        )
+
+    monkeypatch.setattr(AutoAttack, "run", boastful)
+    metrics = evaluate(model, *images, attacks=[attack])
+    assert metrics.metrics[1].correct == 16
+    assert metrics.flags == ["half of the gradients are zero"]
