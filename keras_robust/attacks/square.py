@@ -1,18 +1,27 @@
 """Square attack: random search over square windows, without gradients."""
 
 import dataclasses
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from keras import ops
 
 from keras_robust import losses, norms
-from keras_robust.attacks.base import Attack, bucketed_batches
+from keras_robust.attacks.base import Attack
+from keras_robust.attacks.segments import run_segments
 from keras_robust.attacks.square_moves import SPREAD, propose, starting_pattern, window_pattern
-from keras_robust.checks import check_epsilon, check_positive_integer
+from keras_robust.checks import Tensor, check_epsilon, check_positive_integer
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _SEGMENT = 250  # queries between two looks at which rows are broken
+
+
+class _State(NamedTuple):
+    """What Square remembers of each row; the first axis of every field is the batch."""
+
+    x_best: Tensor
+    score: Tensor  # margin of x_best
+    done: Tensor  # whether x_best is misclassified
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,41 +98,33 @@ class Square(Attack):
         }
 
     def search(self, predictor, x, y, noise, stage):
-        """Attacks one batch; broken rows leave it between segments."""
+        """Attacks one batch; broken rows leave it between segments. The score is the margin."""
         norm, epsilon = norms.get(self.norm), ops.convert_to_tensor(self.epsilon, "float32")
         begin = predictor.compiled(("square start", self.norm), lambda *tensors: _begin(norm, *tensors))
         run = predictor.compiled(("square", self.norm), lambda *tensors: _run(norm, *tensors))
+        first_tick = stage * (self.queries + 1)
+
+        def advance(problem, state, start, end):
+            size = self._size(start, x.shape[1:3])
+            pattern = ops.convert_to_tensor(window_pattern(self.norm, size, min(x.shape[1:3])))
+            numbers = [ops.convert_to_tensor(v, "int32") for v in (start, end, size, first_tick)]
+            predictor.count(forward=(end - start) * len(problem[0]))
+            return run(problem, state, pattern, *numbers, epsilon)
+
         predictor.count(forward=len(x))
-        best, margin = begin(x, y, noise["start"], epsilon)
-        all_best, all_margin = ops.convert_to_numpy(best).copy(), ops.convert_to_numpy(margin).copy()
+        state = begin(x, y, noise["start"], ops.convert_to_tensor(first_tick, "int32"), epsilon)
+        problem = (x, y, noise["positions"], noise["signs"])
+        return run_segments(advance, problem, _State(*state), self._ends(x.shape[1:3]))
 
-        rows = np.arange(len(all_best))  # of the batch's rows, those in the buffers
-        kept = len(rows)  # the first `kept` rows of the buffers count, the rest is padding
-        moves = (noise["positions"], noise["signs"])
-        for first, last, size in self._segments(x.shape[1:3]):
-            alive = np.flatnonzero(all_margin[rows[:kept]] <= 0)
-            if not len(alive):
-                break
-            _, packed = bucketed_batches(alive, len(all_best))[0]
-            if len(packed) < len(rows):
-                x, y, best, margin, *moves = (_rows(t, packed) for t in (x, y, best, margin, *moves))
-                rows, kept = rows[packed], len(alive)
-            pattern = window_pattern(self.norm, size, min(x.shape[1:3]))
-            window = [ops.convert_to_tensor(v, "int32") for v in (first, last, size)]
-            predictor.count(forward=(last - first) * len(rows))
-            best, margin = run(x, y, best, margin, *moves, ops.convert_to_tensor(pattern), *window, epsilon)
-            all_margin[rows[:kept]] = ops.convert_to_numpy(margin)[:kept]
-            all_best[rows[:kept]] = ops.convert_to_numpy(best)[:kept]
-        return ops.convert_to_tensor(all_best), ops.convert_to_tensor(all_margin)
-
-    def _segments(self, shape) -> Iterator[tuple[int, int, int]]:
-        """Yields first query, last query (exclusive) and window size of each segment."""
-        first = 0
+    def _ends(self, shape) -> list[int]:
+        """Query after the last one of each segment; in a segment all windows have one size."""
+        ends, start = [], 0
         for query in range(1, self.queries + 1):
-            size = self._size(first, shape)
-            if query == self.queries or query - first == _SEGMENT or self._size(query, shape) != size:
-                yield first, query, size
-                first = query
+            # Short at first: most images of an undefended model break at once.
+            last = query == self.queries or query - start == min(max(start, 10), _SEGMENT)
+            if last or self._size(query, shape) != self._size(start, shape):
+                ends.append(start := query)
+        return ends
 
     def _size(self, query, shape) -> int:
         at = int(query / self.queries * 10000) if self.resc_schedule else query
@@ -133,29 +134,25 @@ class Square(Attack):
         return min(size, *shape)
 
 
-def _rows(tensor, rows):
-    return ops.take(tensor, ops.convert_to_tensor(rows, "int32"), axis=0)
-
-
-def _begin(norm, logits, x, y, pattern, epsilon):
+def _begin(norm, logits, x, y, pattern, tick, epsilon):
     scale = 1.0 if norm.name == "L1" else epsilon  # the L1 reference projects the tiles as they are
     best = norm.project(x + scale * ops.cast(pattern, x.dtype), x, epsilon)
-    return best, losses.margin(logits(best, 0), y)
+    margin = losses.margin(logits(best, tick), y)
+    return best, margin, margin > 0
 
 
-def _run(norm, logits, x, y, best, margin, positions, signs, pattern, first, last, size, epsilon):
-    """Tries queries first to last on a batch; rows already broken stay as they are."""
+def _run(norm, logits, problem, state, pattern, start, end, size, first_tick, epsilon):
+    """Tries queries start to end - 1 on a batch; rows already broken stay as they are."""
+    x, y, positions, signs = problem
 
     def query(k, state):
-        best, margin = state
+        best, margin, done = state
         position = ops.cast(ops.take(positions, k, axis=1), "int32")
         sign = ops.cast(ops.take(signs, k, axis=1), x.dtype)
         proposal = propose(norm, x, best, position, sign, pattern, size, epsilon)
-        value = losses.margin(logits(proposal, k + 1), y)
-        accept = ops.logical_and(margin <= 0, value > margin)
-        return (
-            ops.where(norms.per_example(accept, x), proposal, best),
-            ops.where(accept, value, margin),
-        )
+        value = losses.margin(logits(proposal, first_tick + k + 1), y)
+        accept = ops.logical_and(value > margin, ops.logical_not(done))
+        margin = ops.where(accept, value, margin)
+        return _State(ops.where(norms.per_example(accept, x), proposal, best), margin, margin > 0)
 
-    return ops.fori_loop(first, last, query, (best, margin))
+    return ops.fori_loop(start, end, query, state)

@@ -1,0 +1,166 @@
+"""What an AutoAttack run knows so far, and the file that a broken run goes on from."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_robust.attacks.base import AttackResult
+
+_FORMAT = 1
+_SHARE = 0.05  # of the run's time may go into writing the state
+
+
+def fingerprint(
+    model: keras.Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    images: np.ndarray,
+    *,
+    attacks: Sequence[str],
+    seed: int,
+    individual: bool,
+) -> dict[str, str]:
+    """Describes what a run's result depends on.
+
+    Args:
+        model: The model; its seeds do not count, since another process draws others.
+        x: Clean images, shape `(images, height, width, channels)`.
+        y: Labels, shape `(images,)`.
+        images: Index of each image in the evaluated set, shape `(images,)`.
+        attacks: The attacks with their options, in order.
+        seed: Seed of the evaluation.
+        individual: Whether each attack sees all images.
+
+    Returns:
+        Strings by what they describe.
+    """
+    weights = hashlib.sha256()
+    for variable in model.variables:
+        if not variable.path.endswith("seed_generator_state"):
+            value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value))
+            weights.update(f"{value.dtype} {value.shape}".encode() + value.tobytes())
+    layers = " ".join(f"{type(layer).__name__}/{layer.compute_dtype}" for layer in model._flatten_layers())
+    return {
+        "format": str(_FORMAT),
+        "attacks": "; ".join(attacks),
+        "seed": str(seed),
+        "individual": str(individual),
+        "backend": keras.backend.backend(),
+        "images": _digest(x),
+        "labels": _digest(y.astype("int64")),
+        "indices": _digest(images.astype("int64")),
+        "weights": weights.hexdigest(),
+        "layers": hashlib.sha256(layers.encode()).hexdigest(),
+    }
+
+
+def _digest(array):
+    return hashlib.sha256(str(array.shape).encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+@dataclasses.dataclass
+class RunState:
+    """What is known after some batches of a run.
+
+    Attributes:
+        x_adv: Best adversarial images so far, shape `(images, height, width, channels)`.
+        margin: Margin of each, shape `(images,)`; minus infinity where nothing was tried.
+        correct: Which clean images are classified correctly, shape `(images,)`.
+        broken: Which attack broke which image, shape `(attacks, images)`.
+        attack: Number of the attack under way.
+        stage: Its stage under way.
+        left: Rows that this stage has still to attack; None before it begins.
+        seconds: Time of each attack, shape `(attacks,)`.
+        forward: Images that went through the model, for each attack.
+        backward: Images that went through it backwards, for each attack.
+    """
+
+    x_adv: np.ndarray
+    margin: np.ndarray
+    correct: np.ndarray
+    broken: np.ndarray
+    attack: int
+    stage: int
+    left: np.ndarray | None
+    seconds: np.ndarray
+    forward: np.ndarray
+    backward: np.ndarray
+    _saved: tuple[float, float] = (0.0, 0.0)  # when the last save ended, and how long it took
+
+    @classmethod
+    def start(cls, x: np.ndarray, correct: np.ndarray, attacks: int) -> "RunState":
+        """Returns the state before the first attack."""
+        count = len(x)
+        return cls(
+            x_adv=x.copy(),
+            margin=np.full(count, -np.inf, "float32"),
+            correct=correct,
+            broken=np.zeros((attacks, count), bool),
+            attack=0,
+            stage=0,
+            left=None,
+            seconds=np.zeros(attacks),
+            forward=np.zeros(attacks, "int64"),
+            backward=np.zeros(attacks, "int64"),
+        )
+
+    def merge(self, attack: int, rows: np.ndarray, x_adv, margin, wrong) -> None:
+        """Takes over what one batch of an attack found, where it is better."""
+        best = AttackResult(self.x_adv, self.margin, self.broken.any(axis=0))
+        best.merge(rows, x_adv, margin, wrong)
+        self.broken[attack, rows] |= wrong
+
+    def save(self, path: Path, mark: dict[str, str], force: bool = False) -> None:
+        """Replaces the file by this state in one step, unless writing would take too much of the run's time."""
+        begun = time.perf_counter()
+        ended, took = self._saved
+        if not force and begun - ended < took * (1 / _SHARE - 1):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.name.startswith("_")}
+        left = arrays.pop("left")
+        arrays["left"] = np.array([-1]) if left is None else left
+        with partial.open("wb") as file:
+            np.savez(file, fingerprint=np.array(json.dumps(mark)), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        ended = time.perf_counter()
+        self._saved = (ended, ended - begun)
+
+    @classmethod
+    def load(cls, path: Path, mark: dict[str, str]) -> "RunState":
+        """Reads the state of the same run.
+
+        Raises:
+            ValueError: If the file belongs to another run, or cannot be read; it is left as it is.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found = json.loads(str(file["fingerprint"]))
+                names = [f.name for f in dataclasses.fields(cls) if not f.name.startswith("_")]
+                arrays = {name: file[name] for name in names}
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"State file '{path}' cannot be read as the state of an AutoAttack run: {error}. "
+                "It was left as it is. Give another `state_path`, or delete the file to start anew."
+            ) from error
+        other = [name for name in sorted({*mark, *found}) if found.get(name) != mark.get(name)]
+        if other:
+            raise ValueError(
+                f"State file '{path}' belongs to another run: {', '.join(other)} differ. "
+                "It was left as it is. Give another `state_path`, or delete the file to start anew."
+            )
+        left = arrays.pop("left")
+        arrays["left"] = None if left.tolist() == [-1] else left
+        arrays["attack"], arrays["stage"] = int(arrays["attack"]), int(arrays["stage"])
+        return cls(**arrays)
