@@ -10,9 +10,10 @@ from keras_robust.checks import check_choice
 def as_torch_module(model: keras.Model, *, frozen: bool = True) -> Any:
     """Wraps a model so that torchattacks, Foolbox, RobustBench and pyautoattack take it.
 
-    The module maps images, shape `(batch, channels, height, width)`, in [0, 1], to logits, shape `(batch, classes)`,
-    with gradients to the images. It always runs in inference mode, whatever `train()` says, and a random layer draws
-    the same numbers at each call. It shares its weights with the model and changes none of its variables.
+    The module maps images, shape `(batch, channels, height, width)`, in [0, 1], to logits, shape
+    `(batch, classes)`, with gradients to the images. It always runs in inference mode, whatever `train()` says,
+    and a random layer draws the same numbers at each call. It shares its weights with the model and changes none
+    of its variables.
 
     Args:
         model: Keras model that maps pixels in [0, 1] to logits; Keras must run on PyTorch.
@@ -33,6 +34,17 @@ def as_torch_module(model: keras.Model, *, frozen: bool = True) -> Any:
     check_choice("frozen", frozen, (True, False))
     import torch
 
+    class ChannelsLast(torch.autograd.Function):
+        """Moves the channels; the gradient comes back contiguous, as attacks that call `view` on it need."""
+
+        @staticmethod
+        def forward(context, images):
+            return images.permute(0, 2, 3, 1).contiguous()
+
+        @staticmethod
+        def backward(context, gradient):
+            return gradient.permute(0, 3, 1, 2).contiguous()
+
     class TorchModule(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -43,7 +55,7 @@ def as_torch_module(model: keras.Model, *, frozen: bool = True) -> Any:
 
         def forward(self, images):
             last = keras.config.image_data_format() == "channels_last" and images.ndim == 4
-            images = images.permute(0, 2, 3, 1) if last else images
+            images = ChannelsLast.apply(images) if last else images
             rest = [variable.value.detach() for variable in model.non_trainable_variables]
             logits, _ = model.stateless_call(list(self.weights), rest, images, training=False)
             return logits.float()
