@@ -1,9 +1,10 @@
 import json
 
 import huggingface_hub
+import keras
 import pytest
 
-from keras_robust import zoo
+from keras_robust import models, zoo
 from keras_robust.zoo.entry import Entry
 from keras_robust.zoo.publish import publish
 from tests.zoo.conftest import NAME, REPOSITORY
@@ -158,3 +159,18 @@ def test_an_entry_that_is_not_what_was_trained_is_not_published(server, own_zoo,
     with pytest.raises(ValueError, match=r"SHA-256 of probe.npz"):
         send()
     assert server.requests == []
+
+
+def test_the_client_sees_a_whole_snapshot_refs_and_hashes(server, own_zoo, send, cache, is_trained):
+    publication = send(tag="v1")
+    api = huggingface_hub.HfApi(endpoint=server.url, token=False)
+    refs = api.list_repo_refs(REPOSITORY)
+    assert {ref.name: ref.target_commit for ref in refs.tags} == {"v1": publication.revision}
+    folder = api.snapshot_download(REPOSITORY, revision="v1", cache_dir=cache)
+    assert not api.verify_repo_checksums(REPOSITORY, revision=publication.revision, cache_dir=cache).mismatches
+    is_trained(keras.saving.load_model(folder))
+
+
+def test_a_model_without_our_layers_is_read_by_keras_alone():
+    plain = models.build("kap_cnn", num_classes=10, input_shape=(8, 8, 1), pooling=None)
+    assert "keras_robust" not in plain.to_json()
