@@ -50,9 +50,8 @@ def comparison_table(results: Sequence[tuple[str, Metrics]]) -> Any:
     from rich.table import Table
 
     images = results[0][1].clean
-    table = Table(
-        title=f"{images.data.dataset} {images.data.split}, {images.images} images; accuracy in %, ± 95 % Wilson interval"
-    )
+    what = f"{images.data.dataset} {images.data.split}, {images.images} images"
+    table = Table(title=f"{what}; accuracy in %, ± 95 % Wilson interval")
     table.add_column("measured")
     columns = []
     for name, metrics in results:
