@@ -43,6 +43,6 @@ class CropFlip:
             shifts = rng.integers(0, 2 * self.padding + 1, (2, count, 1))
             rows, columns = rows + shifts[0], columns + shifts[1]
         if self.horizontal_flip:
-            mirrored = rng.random(count) < 0.5
-            columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
+            mirrored = rng.random((count, 1)) < 0.5
+            columns = np.where(mirrored, columns[:, ::-1], columns)
         return x[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -27,7 +27,7 @@ class DatasetTable(_Table):
     """Which images; `validation_fraction` of the training images is held out."""
 
     name: str
-    validation_fraction: float = Field(0.0, ge=0.0, lt=1.0)
+    validation_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
 
 
 class ModelTable(_Table):
@@ -49,9 +49,9 @@ class OptimizerTable(_Table):
 
     name: Literal["sgd", "adam"]
     learning_rate: float = Field(gt=0.0)
-    momentum: float = Field(0.0, ge=0.0, lt=1.0)
+    momentum: float = Field(default=0.0, ge=0.0, lt=1.0)
     nesterov: bool = False
-    weight_decay: float = Field(0.0, ge=0.0)
+    weight_decay: float = Field(default=0.0, ge=0.0)
 
     @model_validator(mode="after")
     def _momentum_belongs_to_sgd(self):
@@ -70,8 +70,8 @@ class ScheduleTable(_Table):
 
     type: Literal["constant", "piecewise", "cosine", "cyclic"] = "constant"
     milestones: list[int] = []
-    factor: float = Field(0.1, gt=0.0, lt=1.0)
-    peak: float = Field(0.5, gt=0.0, lt=1.0)
+    factor: float = Field(default=0.1, gt=0.0, lt=1.0)
+    peak: float = Field(default=0.5, gt=0.0, lt=1.0)
 
     @model_validator(mode="after")
     def _milestones_belong_to_piecewise(self):
@@ -85,7 +85,7 @@ class ScheduleTable(_Table):
 class AugmentationTable(_Table):
     """Random crop after zero padding by `random_crop` pixels, and random horizontal flip."""
 
-    random_crop: int = Field(0, ge=0)
+    random_crop: int = Field(default=0, ge=0)
     horizontal_flip: bool = False
 
 
@@ -102,14 +102,14 @@ class AttackTable(_Table):
     name: Literal["fgsm", "pgd", "apgd", "fab", "square", "autoattack"]
     norm: Literal["Linf", "L2", "L1"]
     epsilon: float | list[float]
-    steps: int | None = Field(None, ge=1)
-    step_size: float | None = Field(None, gt=0.0)
-    restarts: int | None = Field(None, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    step_size: float | None = Field(default=None, gt=0.0)
+    restarts: int | None = Field(default=None, ge=1)
     random_start: bool | None = None
     loss: str | None = None
-    targets: int | None = Field(None, ge=1)
-    queries: int | None = Field(None, ge=1)
-    eot: int | None = Field(None, ge=1)
+    targets: int | None = Field(default=None, ge=1)
+    queries: int | None = Field(default=None, ge=1)
+    eot: int | None = Field(default=None, ge=1)
     version: Literal["standard", "plus", "rand"] | None = None
 
 
@@ -123,7 +123,7 @@ class NoiseTable(_Table):
 class EvaluationTable(_Table):
     """What `keras-robust evaluate` does where the command line does not say otherwise."""
 
-    images: int = Field(1000, ge=1)
+    images: int = Field(default=1000, ge=1)
     attacks: list[AttackTable] = []
     noise: list[NoiseTable] = []
 
@@ -140,7 +140,7 @@ class Recipe(_Table):
     """Everything that decides a training, and the evaluation that goes with it."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+\.[a-z0-9_.]+$")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     dataset: DatasetTable
     model: ModelTable
     training: TrainingTable
