@@ -9,7 +9,7 @@ from keras_robust.checks import Tensor
 _HALVINGS = 16  # of the bracket of the L1 threshold: the distance is then exact to some 1e-4
 _MOST_ROUNDS = 60  # of Newton's method, which ends after some 5 to 10
 _SETTLED = 1e-6  # relative rise of the multiplier below which Newton's method has ended
-_TINY = 1e-30
+_TINY, _HUGE = 1e-30, 1e30
 
 
 def project_on_hyperplane(norm: str, points: Tensor, weights: Tensor, values: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def _newton(round_trip: Callable, need: Tensor) -> Tensor:
     def improve(multiplier, _):
         stopped, slope = round_trip(multiplier)
         # The tangent of a concave function lies above it: from 0 it never leads past the solution.
-        found = ops.maximum((need - stopped) / (slope + _TINY), multiplier)
+        found = ops.clip((need - stopped) / (slope + _TINY), multiplier, _HUGE)
         return found, ops.any(found > multiplier * (1.0 + _SETTLED))
 
     start = (ops.zeros_like(need), ops.any(need >= 0.0))
