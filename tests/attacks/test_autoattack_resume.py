@@ -42,6 +42,7 @@ def start(state, output):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.timeout(1200)
 def test_a_run_killed_at_ten_random_moments_ends_like_the_unbroken_one(tmp_path):
     whole, resumed, state = tmp_path / "whole.npz", tmp_path / "resumed.npz", tmp_path / "state.npz"

@@ -1,0 +1,156 @@
+"""The weights of a plain chain of layers in native PyTorch: the best case that a PyTorch tool could be given."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+
+from keras_robust.layers import KAP, GaussianNoise, Standardize, WeightMap
+
+
+def native_torch_copy(model: keras.Model) -> torch.nn.Module:
+    """Rebuilds a network from PyTorch's own layers, without Keras in between.
+
+    Parameters are frozen, and kernel average pooling after a convolution is folded into its kernel, so that a
+    comparison with PyTorch tools is against their best case. The small nets of the zoo can be copied; the copy
+    takes images of shape `(batch, channels, height, width)`.
+
+    Args:
+        model: Functional or sequential model, a chain of known layers with the channels last; on any backend.
+
+    Returns:
+        Module in evaluation mode, on the CPU.
+
+    Raises:
+        ValueError: If a layer is unknown; those that merge branches are.
+    """
+    modules: list[torch.nn.Module] = []
+    for layer in model.layers:
+        modules += _copy(layer, modules)
+    network = torch.nn.Sequential(*modules).eval()
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    return network
+
+
+def _copy(layer: Any, before: list[torch.nn.Module]) -> list[torch.nn.Module]:
+    weights = [torch.tensor(np.asarray(keras.ops.convert_to_numpy(weight.value))) for weight in layer.weights]
+    if isinstance(layer, keras.layers.InputLayer | keras.layers.Dropout | GaussianNoise):
+        return []
+    if isinstance(layer, Standardize):
+        return [_Affine(layer.mean, layer.std)]
+    if isinstance(layer, keras.layers.ZeroPadding2D):
+        (top, bottom), (left, right) = layer.padding
+        return [torch.nn.ZeroPad2d((left, right, top, bottom))]
+    if isinstance(layer, keras.layers.Conv2D):
+        return [_convolution(layer, weights), *_activation(layer)]
+    if isinstance(layer, KAP):
+        return _fold(layer, before)
+    if isinstance(layer, keras.layers.BatchNormalization):
+        norm = torch.nn.BatchNorm2d(len(weights[0]), eps=layer.epsilon)
+        gamma, beta, mean, variance = weights
+        norm.load_state_dict(
+            {"weight": gamma, "bias": beta, "running_mean": mean, "running_var": variance}, strict=False
+        )
+        return [norm]
+    if isinstance(layer, keras.layers.ReLU | keras.layers.Activation):
+        return [torch.nn.ReLU()] if isinstance(layer, keras.layers.ReLU) else _activation(layer)
+    if isinstance(layer, keras.layers.MaxPooling2D):
+        return [torch.nn.MaxPool2d(layer.pool_size, layer.strides)]
+    if isinstance(layer, keras.layers.GlobalAveragePooling2D):
+        return [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
+    if isinstance(layer, keras.layers.Flatten):
+        return [_FlattenLast()]
+    if isinstance(layer, keras.layers.Dense):
+        linear = torch.nn.Linear(*weights[0].shape)
+        linear.load_state_dict({"weight": weights[0].T, "bias": weights[1]})
+        return [linear, *_activation(layer)]
+    if isinstance(layer, WeightMap) and layer.strides == 1:
+        return [_WeightMap(layer, weights)]
+    raise ValueError(
+        f"There is no native copy of layer '{layer.name}' of type {type(layer).__name__}. "
+        "Use `keras_robust.backend.torch_module.as_torch_module`, which wraps any model."
+    )
+
+
+def _activation(layer):
+    if layer.activation is keras.activations.linear:
+        return []
+    if layer.activation is keras.activations.relu:
+        return [torch.nn.ReLU()]
+    raise ValueError(f"Layer '{layer.name}' has an activation other than ReLU. Received: {layer.activation!r}.")
+
+
+def _convolution(layer, weights):
+    same = layer.padding == "same"
+    if same and set(layer.strides) != {1}:
+        raise ValueError(f"Layer '{layer.name}' pads unevenly: padding='same' with strides {layer.strides}.")
+    kernel = weights[0].permute(3, 2, 0, 1)
+    module = torch.nn.Conv2d(
+        kernel.shape[1] * layer.groups,
+        kernel.shape[0],
+        layer.kernel_size,
+        stride=layer.strides,
+        padding="same" if same else 0,
+        groups=layer.groups,
+        bias=layer.use_bias,
+    )
+    module.load_state_dict({"weight": kernel} | ({"bias": weights[1]} if layer.use_bias else {}))
+    return module
+
+
+def _fold(layer, before):
+    """Replaces the convolution before the pooling by one that gives the pooled output."""
+    if not before or not isinstance(before[-1], torch.nn.Conv2d):
+        raise ValueError(f"Kernel pooling '{layer.name}' must follow a convolution to be folded into it.")
+    convolution = before.pop()
+    channels = convolution.out_channels
+    pooled = layer(keras.ops.reshape(keras.ops.eye(channels), (1, 1, channels, channels)))
+    mixing = torch.tensor(np.array(keras.ops.convert_to_numpy(pooled))[0, 0])  # (channels, pooled channels)
+    module = torch.nn.Conv2d(
+        convolution.in_channels,
+        mixing.shape[1],
+        convolution.kernel_size,
+        stride=convolution.stride,
+        padding=convolution.padding,
+        bias=convolution.bias is not None,
+    )
+    state = {"weight": torch.einsum("oihw,op->pihw", convolution.weight.detach(), mixing)}
+    if convolution.bias is not None:
+        state["bias"] = convolution.bias.detach() @ mixing
+    module.load_state_dict(state)
+    return [module]
+
+
+class _Affine(torch.nn.Module):
+    def __init__(self, mean, std):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
+
+    def forward(self, x):
+        return (x - self.mean) / self.std
+
+
+class _FlattenLast(torch.nn.Module):
+    """Flattens as Keras does with the channels last."""
+
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+class _WeightMap(torch.nn.Module):
+    def __init__(self, layer, weights):
+        super().__init__()
+        self.maps = torch.nn.Parameter(weights[0].permute(2, 3, 0, 1).contiguous())
+        self.bias = torch.nn.Parameter(weights[1].permute(2, 0, 1).contiguous()) if layer.use_bias else None
+        self.size, self.pads, self.unsharp = layer.kernel_size, layer._pads(), layer.mode == "unsharp"
+        self.scale = 1.0 if layer.normalize else float(layer.kernel_size**2)
+
+    def forward(self, x):
+        product = torch.einsum("bihw,iohw->bohw", x, self.maps)
+        padded = torch.nn.functional.pad(product, (*self.pads, *self.pads))
+        smooth = torch.nn.functional.avg_pool2d(padded, self.size, 1) * self.scale
+        outputs = 2 * product - smooth if self.unsharp else smooth
+        return outputs if self.bias is None else outputs + self.bias
