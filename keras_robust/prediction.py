@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,7 +23,7 @@ class Predictor:
     """
 
     def __init__(self, model: keras.Model):
-        self._model = weakref.ref(model)
+        self._model: Callable[[], Any] = weakref.ref(model)
         self._compiled: dict[Hashable, Callable] = {}
         self.forward_passes = 0
         self.backward_passes = 0

@@ -164,8 +164,8 @@ class SmoothedClassifier:
             for index, image in enumerate(x):
                 key = _digest(image)
                 if key not in state.images:
-                    selected = int(self._count(image, _SELECT, n0, batch_size, seed).argmax())
-                    state.images[key] = {"selected": selected, "successes": 0, "done": 0}
+                    most = int(self._count(image, _SELECT, n0, batch_size, seed).argmax())
+                    state.images[key] = {"selected": most, "successes": 0, "done": 0}
                 held = state.images[key]
 
                 def keep(counts, done, held=held, index=index):
@@ -176,7 +176,8 @@ class SmoothedClassifier:
 
                 self._count(image, _ESTIMATE, n, batch_size, seed, held["done"], keep)
                 found.append((held["selected"], held["successes"]))
-        selected, successes = (np.array(column) for column in zip(*found, strict=True))
+        votes = np.array(found)
+        selected, successes = votes[:, 0], votes[:, 1]
         lower = lower_confidence_bound(successes, n, alpha)
         certified = lower >= 0.5
         return Certificates(

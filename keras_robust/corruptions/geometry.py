@@ -58,7 +58,9 @@ def _mirror(index: np.ndarray, size: int, repeat_edge: bool) -> np.ndarray:
     return np.minimum(index, 2 * size - 2 - index)
 
 
-def affine_positions(source: np.ndarray, target: np.ndarray, shape: tuple[int, int]) -> tuple:
+def affine_positions(
+    source: np.ndarray, target: np.ndarray, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns where to read each pixel of an image that an affine map moves.
 
     Args:
