@@ -33,6 +33,15 @@ ROWS = [
     Row("pgd", lambda norm, epsilon: attacks.PGD(norm, epsilon, steps=5)),
     Row("pgd_restarts", lambda norm, epsilon: attacks.PGD(norm, epsilon, steps=3, restarts=2, loss="margin")),
     Row("pgd_no_start", lambda norm, epsilon: attacks.PGD(norm, epsilon, random_start=False), random=False),
+    Row("apgd", lambda norm, epsilon: attacks.APGD(norm, epsilon, steps=8)),
+    Row(
+        "apgd_targeted",
+        lambda norm, epsilon: attacks.APGD(
+            norm, epsilon, steps=5, loss="targeted_dlr", targets=2, large_epsilon_schedule=norm == "L1"
+        ),
+    ),
+    Row("fab_targeted", lambda norm, epsilon: attacks.FAB(norm, epsilon, steps=8), random=False),
+    Row("fab", lambda norm, epsilon: attacks.FAB(norm, epsilon, steps=5, targeted=False), random=False),
 ]
 
 
