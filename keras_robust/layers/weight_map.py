@@ -164,10 +164,10 @@ class WeightMap(keras.layers.Layer):
 
     def _pads(self) -> tuple[int, int]:
         """Zero pixels before and after each spatial axis."""
-        padding = self.padding or ("same" if self.mode == "unsharp" and self.padding is None else "valid")
-        if padding == "same":
-            return (self.kernel_size - 1) // 2, self.kernel_size // 2
-        return (0, 0) if padding == "valid" else (padding, padding)
+        if isinstance(self.padding, int):
+            return self.padding, self.padding
+        same = self.mode == "unsharp" if self.padding is None else self.padding == "same"
+        return ((self.kernel_size - 1) // 2, self.kernel_size // 2) if same else (0, 0)
 
     def _output_size(self, height: int, width: int) -> tuple[int, int]:
         spare = sum(self._pads()) - self.kernel_size

@@ -1,5 +1,6 @@
 """Small convolutional networks of the KAP and the weight map papers."""
 
+import functools
 from collections.abc import Sequence
 
 import keras
@@ -69,16 +70,16 @@ def kap_cnn(
     check_positive_integer("width_multiplier", width_multiplier)
     pooled = _pooled_layers(kap_layers, depth)
     seeds = blocks.Seeds(seed)
-    noise = {"keep": with_noise_layers, "seeds": seeds}
+    noise = functools.partial(blocks.noise, sigma=sigma, keep=with_noise_layers, seeds=seeds)
     inputs = keras.Input(input_shape, name="images")
-    x = blocks.noise(inputs, sigma, role="input", name="input_noise", **noise)
+    x = noise(inputs, role="input", name="input_noise")
     for position, width in enumerate((64, 144, 256)[:depth], start=1):
         name = f"conv{position}"
         filters = width * width_multiplier**2
         x = blocks.conv(x, filters, 3, strides=2, padding=1, seeds=seeds, name=name)
         kind = pooling if position in pooled else None
         x = blocks.kernel_pooling(x, kind, pool_size=pool_size, strides=strides, name=name)
-        x = blocks.noise(x, sigma, role="activation", name=f"{name}_noise", **noise)
+        x = noise(x, role="activation", name=f"{name}_noise")
         x = blocks.batch_norm(x, name=f"{name}_bn")
         x = layers.ReLU(name=f"{name}_relu")(x)
     x = blocks.global_pool(x)
@@ -133,16 +134,16 @@ def kap_ensemble_cnn(
     if strides is None:
         strides = pool_size if pooling == "kap" else 1
     seeds = blocks.Seeds(seed)
-    noise = {"keep": with_noise_layers, "seeds": seeds}
+    noise = functools.partial(blocks.noise, sigma=sigma, keep=with_noise_layers, seeds=seeds)
     inputs = keras.Input(input_shape, name="images")
-    x = blocks.noise(inputs, sigma, role="input", name="input_noise", **noise)
+    x = noise(inputs, role="input", name="input_noise")
     for position, side in enumerate((8, 12, 15), start=1):
         name = f"conv{position}"
         x = blocks.conv(x, (side * width_multiplier) ** 2, 3, padding=1, seeds=seeds, name=name)
         x = blocks.kernel_pooling(
             x, pooling, pool_size=pool_size, strides=strides, padding=padding, name=name
         )
-        x = blocks.noise(x, sigma, role="activation", name=f"{name}_noise", **noise)
+        x = noise(x, role="activation", name=f"{name}_noise")
         x = blocks.batch_norm(x, name=f"{name}_bn")
         x = layers.ReLU(name=f"{name}_relu")(x)
         if position != 2:

@@ -1,5 +1,6 @@
 """ResNet-18 with kernel pooling and noise after every convolution."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import keras
@@ -66,18 +67,18 @@ def resnet18(
     for width in planes:
         check_positive_integer("planes", width)
     seeds = blocks.Seeds(seed)
-    noise = {"keep": with_noise_layers, "seeds": seeds}
+    noise = functools.partial(blocks.noise, sigma=sigma, keep=with_noise_layers, seeds=seeds)
 
     def unit(x, filters, kernel_size, *, name, strides=1, padding=0):
         x = blocks.conv(
             x, filters, kernel_size, strides=strides, padding=padding, use_bias=False, seeds=seeds, name=name
         )
         x = blocks.kernel_pooling(x, pooling, pool_size=pool_size, name=name)
-        x = blocks.noise(x, sigma, role="activation", name=f"{name}_noise", **noise)
+        x = noise(x, role="activation", name=f"{name}_noise")
         return blocks.batch_norm(x, name=f"{name}_bn")
 
     inputs = keras.Input(input_shape, name="images")
-    x = blocks.noise(inputs, sigma, role="input", name="input_noise", **noise)
+    x = noise(inputs, role="input", name="input_noise")
     if stem == "cifar":
         x = unit(x, planes[0], 3, padding=1, name="stem")
         x = layers.ReLU(name="stem_relu")(x)

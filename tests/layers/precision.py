@@ -13,9 +13,9 @@ def float64():
             import jax
 
             stack.enter_context(jax.enable_x64(True))
-        before = keras.config.floatx()
+        # The policy is read first: Keras makes a default one from the current float type.
+        policy, before = keras.config.dtype_policy(), keras.config.floatx()
         keras.config.set_floatx("float64")
-        policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy("float64")
         try:
             yield
