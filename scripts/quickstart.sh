@@ -13,7 +13,8 @@ entries="cnn_digits.standard kap_cnn_digits.noise_sigma0.1 wm_cnn_digits.smoothi
 results=()
 for entry in $entries; do
     keras-robust train "zoo/$entry" --output-dir "runs/quickstart/$entry" --overwrite
-    keras-robust evaluate "runs/quickstart/$entry" --output "reports/quickstart/$entry"
+    keras-robust evaluate "runs/quickstart/$entry" --output "reports/quickstart/$entry" \
+        --attacks fgsm,pgd --norm Linf --epsilon 0.05,0.1,0.15 --steps 20
     results+=("reports/quickstart/$entry/metrics.json")
 done
 keras-robust compare "${results[@]}" --figure reports/quickstart/figure.png
