@@ -48,9 +48,10 @@ class Norm(abc.ABC):
     def step(self, x: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
         """Moves `x` by at most `size`, in this norm, so that a function with that gradient grows.
 
-        Linf and L2 take the steepest direction. L1 spreads the step evenly over the 1 % of the features that have
-        the largest gradient among those that the box [0, 1] still leaves free: the steepest direction would move
-        one pixel only, again and again. The result may lie outside the ball and the box.
+        Linf and L2 take the steepest direction. L1 spreads the step over the 1 % of the features that have the
+        largest gradient, and over more where the box [0, 1] leaves them too little room: the steepest direction
+        would move one pixel only, again and again. The result may lie outside the ball, and for Linf and L2
+        outside the box.
 
         Reference:
             Tramèr and Boneh, 2019, https://arxiv.org/abs/1904.13000 (the sparse L1 descent attack)
@@ -151,15 +152,26 @@ class _L1(Norm):
         return ops.reshape(ops.sign(flat(gradient)) * largest, ops.shape(gradient))
 
     def step(self, x, gradient, size):
-        room = ops.where(gradient > 0, 1.0 - x, x)
-        free = flat(ops.where(room > 0, gradient, ops.zeros_like(gradient)))
-        magnitude = ops.abs(free)
-        count = -(-magnitude.shape[1] // 100)
-        smallest = ops.top_k(magnitude, count)[0][:, -1:]
-        # Where fewer features are free, the smallest is 0 and sign(0) leaves the others alone.
-        sign = ops.where(magnitude >= smallest, ops.sign(free), ops.zeros_like(free))
-        length = ops.maximum(ops.sum(ops.abs(sign), axis=1, keepdims=True), 1.0)
-        return x + size * ops.reshape(sign / length, ops.shape(x))
+        room = flat(ops.where(gradient > 0, 1.0 - x, x))
+        magnitude = ops.abs(flat(gradient))
+        # A pixel takes an equal share, or what room it has; what it leaves goes on to the next largest gradient.
+        share = ops.minimum(room, size / -(-magnitude.shape[1] // 100))
+
+        def spent(threshold):
+            return ops.where(magnitude > threshold[:, None], share, ops.zeros_like(share))
+
+        def halve(_, bracket):
+            low, high = bracket
+            middle = 0.5 * (low + high)
+            outside = ops.sum(spent(middle), axis=1) > size
+            return ops.where(outside, middle, low), ops.where(outside, high, middle)
+
+        largest = ops.max(magnitude, axis=1)
+        low, high = ops.fori_loop(0, 20, halve, (ops.zeros_like(largest), largest))
+        sure, last = spent(high), spent(low) - spent(high)  # the last pixels share what is left of the step
+        left = size - ops.sum(sure, axis=1)
+        part = ops.clip(left / ops.maximum(ops.sum(last, axis=1), 1e-12), 0.0, 1.0)
+        return x + ops.reshape(ops.sign(flat(gradient)) * (sure + part[:, None] * last), ops.shape(x))
 
     def draw(self, rng, shape):
         direction = rng.standard_exponential(shape) * rng.choice((-1.0, 1.0), shape)
