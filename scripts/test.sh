@@ -8,7 +8,7 @@ set -euo pipefail
 . "$(dirname "$0")/environment.sh"
 
 echo "Installing the package and its test tools into $VENV ..."
-pip install --quiet --editable ".[datasets,plots,cleverhans,dev]" --requirement scripts/test-requirements.txt
+pip install --quiet --editable ".[datasets,plots,corruptions,cleverhans,dev]" --requirement scripts/test-requirements.txt
 
 ruff check .
 ruff format --check .
