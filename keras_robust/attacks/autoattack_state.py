@@ -114,7 +114,7 @@ class RunState:
 
     def merge(self, attack: int, rows: np.ndarray, x_adv, margin, wrong) -> None:
         """Takes over what one batch of an attack found, where it is better."""
-        best = AttackResult(self.x_adv, self.margin, self.broken.any(axis=0))
+        best = AttackResult(self.x_adv, self.margin, np.asarray(self.broken.any(axis=0)))
         best.merge(rows, x_adv, margin, wrong)
         self.broken[attack, rows] |= wrong
 

@@ -42,6 +42,7 @@ ROWS = [
     ),
     Row("fab_targeted", lambda norm, epsilon: attacks.FAB(norm, epsilon, steps=8), random=False),
     Row("fab", lambda norm, epsilon: attacks.FAB(norm, epsilon, steps=5, targeted=False), random=False),
+    Row("square", lambda norm, epsilon: attacks.Square(norm, epsilon, queries=100)),
 ]
 
 
