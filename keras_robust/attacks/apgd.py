@@ -11,7 +11,7 @@ from keras import ops
 from keras_robust import backend, losses, norms
 from keras_robust.attacks import apgd_l1
 from keras_robust.attacks.base import Attack, Predictor
-from keras_robust.attacks.segments import run_segments
+from keras_robust.attacks.segments import project, run_segments
 from keras_robust.checks import Tensor, check_choice, check_epsilon, check_positive_integer
 from keras_robust.norms import per_example
 
@@ -141,21 +141,24 @@ class APGD(Attack):
         tick = stage * (self.steps + len(phases)) * self.eot
         for phase, (epsilon, steps) in enumerate(phases):
             last = phase == len(phases) - 1
-            patience = ops.convert_to_tensor(_patience(self.norm, steps, self.rho))
+            # Outside the final ball nothing counts yet; a randomised model misclassifies by luck: all steps run.
+            early = _ENDS if last and self.eot == 1 else ()
+            begins, patience = _blocks(self.norm, steps, self.rho, early)
+            schedule = (ops.convert_to_tensor(begins), ops.convert_to_tensor(patience))
             numbers = ops.convert_to_tensor(np.array([epsilon, last], "float32"))
             first_tick = ops.convert_to_tensor(tick, "int32")
 
-            def advance(problem, state, start, end, fixed=(patience, numbers, first_tick)):
-                predictor.count(*([(end - start) * len(problem[0]) * self.eot] * 2))
+            def advance(problem, state, start, end, begins=begins, fixed=(*schedule, numbers, first_tick)):
+                passes = int(begins[end] - begins[start]) * len(problem[0]) * self.eot
+                predictor.count(forward=passes, backward=passes)
                 bounds = (ops.convert_to_tensor(start, "int32"), ops.convert_to_tensor(end, "int32"))
                 return _State(*run(problem, tuple(state), bounds, *fixed))
 
-            start = norms.get(self.norm).project(x_best, x, epsilon)
+            start = project(predictor, self.norm, x_best, x, epsilon)
             resumed = self.large_epsilon_schedule
             state = _first_state(x, start, epsilon if self.norm == "L1" else 2 * epsilon, resumed)
-            # A randomised model misclassifies by luck, so all steps run. Outside the ball nothing counts yet.
-            early = [end for end in _ENDS if end < steps + 1] if last and self.eot == 1 else []
-            x_best, score = run_segments(advance, (x, y, target), state, [*early, steps + 1])
+            ends = [block for block, begin in enumerate(begins[:-1]) if begin in early]
+            x_best, score = run_segments(advance, (x, y, target), state, [*ends, len(patience)])
             tick += (steps + 1) * self.eot
         return x_best, score
 
@@ -191,16 +194,19 @@ def checkpoints(steps: int) -> list[tuple[int, int]]:
     return found
 
 
-def _patience(norm, steps, rho):
-    """Rises of the loss up to which each iteration's check halves the step; -1 where there is no check."""
-    patience = np.full(steps + 1, -1.0, "float32")
+def _blocks(norm, steps, rho, ends):
+    """Cuts the iterations 0 to `steps` into blocks that end with a check of the step size or at one of `ends`.
+
+    Returns the first iteration of each block, and one past the last, and the rises of the loss up to which each
+    block's check halves the step; -1 where there is no check.
+    """
     if norm == "L1":
         every = max(int(0.04 * steps), 1)
-        patience[every::every] = 0.0
+        allowed = {step + 1: 0.0 for step in range(every, steps + 1, every)}
     else:
-        for step, period in checkpoints(steps):
-            patience[step] = rho * period
-    return patience
+        allowed = {step + 1: rho * period for step, period in checkpoints(steps)}
+    stops = sorted({*allowed, *(end for end in ends if end <= steps), steps + 1})
+    return np.array([0, *stops], "int32"), np.array([allowed.get(stop, -1.0) for stop in stops], "float32")
 
 
 def _first_state(x, start, step_size, resumed):
@@ -242,8 +248,11 @@ def _objective(loss, logits, y, target):
     return losses.targeted_margin(logits, y, target)
 
 
-def _advance(norm, loss, eot, logits, problem, state, bounds, patience, numbers, first_tick):
-    """Runs some iterations; traced once for each norm, loss and batch size. Iteration 0 scores the start."""
+def _advance(norm, loss, eot, logits, problem, state, bounds, begins, patience, numbers, first_tick):
+    """Runs some blocks of iterations; traced once for each norm, loss and batch size.
+
+    Iteration 0 scores the start. The step size is checked after the blocks of a patience of 0 or more.
+    """
     x, y, target = problem
     epsilon, counts = numbers[0], numbers[1] > 0
     state = _State(*state)
@@ -283,7 +292,11 @@ def _advance(norm, loss, eot, logits, problem, state, bounds, patience, numbers,
             score=ops.where(better, loss_new, s.score),
             done=s.done | wrong,
         )
-        return tuple(check(s, patience[index]))
+        return tuple(s)
+
+    def block(number, values):
+        values = ops.fori_loop(begins[number], begins[number + 1], iterate, values)
+        return tuple(check(_State(*values), patience[number]))
 
     def check(s, allowed):
         due = allowed >= 0
@@ -301,7 +314,7 @@ def _advance(norm, loss, eot, logits, problem, state, bounds, patience, numbers,
             rises=ops.where(due, ops.zeros_like(s.rises), s.rises),
         )
 
-    return ops.fori_loop(bounds[0], bounds[1], iterate, tuple(state))
+    return ops.fori_loop(bounds[0], bounds[1], block, tuple(state))
 
 
 def _with_momentum(x, moved, s, index):

@@ -10,7 +10,7 @@ from keras_robust import backend, losses, norms
 from keras_robust.attacks.apgd import ranked_targets
 from keras_robust.attacks.base import Attack, Predictor
 from keras_robust.attacks.hyperplane import project_on_hyperplane
-from keras_robust.attacks.segments import run_segments
+from keras_robust.attacks.segments import project, run_segments
 from keras_robust.checks import Tensor, check_epsilon, check_positive_integer
 from keras_robust.norms import flat, per_example
 
@@ -26,6 +26,7 @@ class _State(NamedTuple):
     x_best: Tensor  # closest adversarial image; the last iterate where there is none
     score: Tensor  # minus the distance of x_best, -1e10 where it is not adversarial
     done: Tensor  # whether the distance is at most epsilon
+    multipliers: Tensor  # of the last two projections, shape `(batch, 2)`: the next ones start from them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,11 +134,12 @@ class FAB(Attack):
             x_best=x,
             score=ops.convert_to_tensor(np.where(wrong, 0.0, -_FAR).astype("float32")),
             done=ops.convert_to_tensor(wrong & (self.epsilon is not None)),
+            multipliers=ops.zeros((len(x), 2), "float32"),
         )
         early = [end for end in _ENDS if end < self.steps] if self.epsilon is not None else []
         x_best, score = run_segments(advance, (x, y, target), state, [*early, self.steps])
         if self.epsilon is not None:
-            x_best = norms.get(self.norm).project(x_best, x, self.epsilon)
+            x_best = project(predictor, self.norm, x_best, x, self.epsilon)
         return x_best, score
 
     def _start(self, x, noise, stage):
@@ -159,7 +161,8 @@ class FAB(Attack):
             weights, here, clean = flat(gradient), flat(s.x_adv), flat(x)
             points = ops.stack([here, clean])
             values = ops.stack([value, value + ops.sum(weights * (clean - here), axis=1)])
-            moves = project_on_hyperplane(self.norm, points, weights, values)
+            guess = ops.transpose(s.multipliers)
+            moves, multipliers = project_on_hyperplane(self.norm, points, weights, values, guess)
             lengths = [ops.maximum(norm.length(moves[index]), 1e-8) for index in (0, 1)]
             alpha = ops.minimum(lengths[0] / (lengths[0] + lengths[1]), self.alpha_max)[:, None]
             mixed = (1.0 - alpha) * (here + self.eta * moves[0]) + alpha * (clean + self.eta * moves[1])
@@ -174,6 +177,7 @@ class FAB(Attack):
                 ops.where(per_example(better, x), x_adv, s.x_best),
                 ops.where(better, score, s.score),
                 s.done | (wrong & (score >= -radius)),
+                ops.transpose(multipliers),
             )
 
         return ops.fori_loop(bounds[0], bounds[1], step, tuple(state))

@@ -6,18 +6,21 @@ from keras import ops
 
 from keras_robust.checks import Tensor
 
-_HALVINGS = 16  # of the bracket of the L1 threshold: the distance is then exact to some 1e-4
-_MOST_ROUNDS = 60  # of Newton's method, which ends after some 5 to 10
-_SETTLED = 1e-6  # relative rise of the multiplier below which Newton's method has ended
+_MOST_ROUNDS = 60  # of Newton's method, which ends after some 5 to 10, or 2 or 3 from a good guess
+_SETTLED = 1e-6  # relative change of the multiplier below which Newton's method has ended
+_MOST_HALVINGS = 20  # of the bracket of the L1 threshold
+_NARROW = 1e-3  # relative width of that bracket at which it is shared out; the distance is then closer than that
 _TINY, _HUGE = 1e-30, 1e30
 
 
-def project_on_hyperplane(norm: str, points: Tensor, weights: Tensor, values: Tensor) -> Tensor:
+def project_on_hyperplane(
+    norm: str, points: Tensor, weights: Tensor, values: Tensor, guess: Tensor
+) -> tuple[Tensor, Tensor]:
     """Returns the smallest move, in the norm, that takes points to a hyperplane and keeps them in [0, 1].
 
     The move of a feature is `min(multiplier * scale, room)` towards the hyperplane, with `scale` 1 for Linf and
     `|weight|` for L2. What the moves gain is a concave piecewise linear function of the multiplier, on which
-    Newton's method climbs from 0 to the exact solution in a few rounds. For L1 the features of the largest weights
+    Newton's method reaches the exact solution in a few rounds. For L1 the features of the largest weights
     move to the face of the box, up to a threshold found by bisection, at which the rest is shared out.
 
     Args:
@@ -25,10 +28,11 @@ def project_on_hyperplane(norm: str, points: Tensor, weights: Tensor, values: Te
         points: Points in [0, 1], shape `(..., features)`.
         weights: Normal vectors, of a shape that broadcasts against `points`.
         values: `weights @ point - offset`, what the move has to bring to 0, shape `(...)`.
+        guess: Multipliers (L1: thresholds) of a similar problem, shape `(...)`; zeros where there is none.
 
     Returns:
-        The moves, of the shape of `points`. Where the box does not reach the hyperplane, the move to the corner
-        nearest to it.
+        The moves, of the shape of `points`, and the multipliers, to be the next guess. Where the box does not
+        reach the hyperplane, the move to the corner nearest to it.
 
     Reference:
         Croce and Hein, 2020, https://arxiv.org/abs/1907.02044 (section 2)
@@ -40,60 +44,73 @@ def project_on_hyperplane(norm: str, points: Tensor, weights: Tensor, values: Te
     downhill = -ops.sign(weights) * ops.where(values >= 0, 1.0, -1.0)[..., None]
     need = ops.abs(values)
     room = ops.where(downhill > 0, 1.0 - points, points)
-    return downhill * _AMOUNTS[norm](slope, room, need)
+    amount, multiplier = _AMOUNTS[norm](slope, room, need, guess)
+    return downhill * amount, multiplier
 
 
-def _linf_amount(slope, room, need):
-    def round_trip(multiplier):
-        free = ops.where(room > multiplier[..., None], slope, 0.0)
-        return ops.sum((slope - free) * room, axis=-1), ops.sum(free, axis=-1)
+def _linf_amount(slope, room, need, guess):
+    gain = slope * room
 
-    return ops.minimum(_newton(round_trip, need)[..., None], room)
+    def tangent(multiplier):
+        free = room > multiplier[..., None]
+        return ops.sum(ops.where(free, 0.0, gain), axis=-1), ops.sum(ops.where(free, slope, 0.0), axis=-1)
 
-
-def _l2_amount(slope, room, need):
-    def round_trip(multiplier):
-        free = ops.where(room > multiplier[..., None] * slope, slope, 0.0)
-        return ops.sum((slope - free) * room, axis=-1), ops.sum(free * slope, axis=-1)
-
-    return ops.minimum(_newton(round_trip, need)[..., None] * slope, room)
+    multiplier = _newton(tangent, need, guess)
+    return ops.minimum(multiplier[..., None], room), multiplier
 
 
-def _newton(round_trip: Callable, need: Tensor) -> Tensor:
-    """Climbs to the multiplier at which the gain meets the need; large where it never does.
+def _l2_amount(slope, room, need, guess):
+    gain, square = slope * room, slope * slope
 
-    `round_trip(multiplier)` gives what the features at the face of the box gain, and the slope of the others.
+    def tangent(multiplier):
+        free = room > multiplier[..., None] * slope
+        return ops.sum(ops.where(free, 0.0, gain), axis=-1), ops.sum(ops.where(free, square, 0.0), axis=-1)
+
+    multiplier = _newton(tangent, need, guess)
+    return ops.minimum(multiplier[..., None] * slope, room), multiplier
+
+
+def _newton(tangent: Callable, need: Tensor, guess: Tensor) -> Tensor:
+    """Finds the multiplier at which the gain meets the need; huge where it never does.
+
+    `tangent(multiplier)` gives what the features at the face of the box gain, and the slope of the others.
     """
 
     def improve(multiplier, _):
-        stopped, slope = round_trip(multiplier)
-        # The tangent of a concave function lies above it: from 0 it never leads past the solution.
-        found = ops.clip((need - stopped) / (slope + _TINY), multiplier, _HUGE)
-        return found, ops.any(found > multiplier * (1.0 + _SETTLED))
+        stopped, slope = tangent(multiplier)
+        # The tangent of a concave function lies above it: after one round the solution is approached from below.
+        found = ops.clip((need - stopped) / (slope + _TINY), 0.0, _HUGE)
+        return found, ops.any(ops.abs(found - multiplier) > _SETTLED * multiplier)
 
-    start = (ops.zeros_like(need), ops.any(need >= 0.0))
+    start = (guess, ops.any(need >= 0.0))
     multiplier, _ = ops.while_loop(lambda _, moved: moved, improve, start, maximum_iterations=_MOST_ROUNDS)
     return multiplier
 
 
-def _l1_amount(slope, room, need):
+def _l1_amount(slope, room, need, guess):
     gain = slope * room
 
     def above(threshold):
         return ops.sum(ops.where(slope > threshold[..., None], gain, 0.0), axis=-1)
 
-    def halve(_, bracket):
-        low, high = bracket
-        middle = 0.5 * (low + high)
+    def halve(low, high, middle):
         enough = above(middle) >= need
-        return ops.where(enough, middle, low), ops.where(enough, high, middle)
+        low, high = ops.where(enough, middle, low), ops.where(enough, high, middle)
+        return low, high, 0.5 * (low + high)
 
-    low, high = ops.fori_loop(0, _HALVINGS, halve, (ops.zeros_like(need), ops.ones_like(need)))
+    def wide(low, high, middle):
+        return ops.any((high - low > _NARROW * high) & (high > 1e-6))
+
+    # The guess is most often near: two looks beside it replace most of the halvings.
+    low, high, _ = halve(ops.zeros_like(need), ops.ones_like(need), ops.minimum(0.95 * guess, 1.0))
+    low, high, middle = halve(low, high, ops.maximum(ops.minimum(1.05 * guess, high), low))
+    start = (low, high, middle)
+    low, high, _ = ops.while_loop(wide, halve, start, maximum_iterations=_MOST_HALVINGS)
     whole = slope > high[..., None]
     partial = (slope > low[..., None]) & ~whole
     first, both = above(high), above(low)
     share = ops.clip((need - first) / (both - first + _TINY), 0.0, 1.0)
-    return ops.where(whole, room, ops.where(partial, share[..., None] * room, 0.0))
+    return ops.where(whole, room, ops.where(partial, share[..., None] * room, 0.0)), high
 
 
 _AMOUNTS = {"Linf": _linf_amount, "L2": _l2_amount, "L1": _l1_amount}

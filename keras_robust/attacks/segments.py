@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
-from keras_robust.attacks.base import bucketed_batches
+from keras_robust import norms
+from keras_robust.attacks.base import Predictor, bucketed_batches
 from keras_robust.checks import Tensor
 
 _SMALLEST = 8  # a batch is not split below this many rows: another compilation would cost more than it saves
@@ -65,6 +66,12 @@ def run_segments(
             rows, size = rows[left], len(keep)
     _store(state, rows, x_best, score)
     return Outcome(ops.convert_to_tensor(x_best), ops.convert_to_tensor(score))
+
+
+def project(predictor: Predictor, norm: str, x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
+    """Returns `Norm.project` of that name, compiled once for each shape: its loops are slow outside."""
+    run = predictor.compiled(("project", norm), lambda _, *tensors: norms.get(norm).project(*tensors))
+    return run(x_adv, x, ops.convert_to_tensor(epsilon, "float32"))
 
 
 def _store(state, rows, x_best, score):

@@ -46,14 +46,19 @@ def _cases(rng, features, heavy):
     return points, weights.astype("float32"), values.astype("float32")
 
 
+def _project(norm, points, weights, values, guess=None):
+    guess = np.zeros_like(values) if guess is None else guess
+    tensors = map(ops.convert_to_tensor, (points, weights, values, guess))
+    moves, multipliers = project_on_hyperplane(norm, *tensors)
+    return ops.convert_to_numpy(moves), ops.convert_to_numpy(multipliers)
+
+
 @pytest.mark.parametrize("heavy", [False, True])
 @pytest.mark.parametrize("features", [5, 300])
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 def test_projection_agrees_with_the_sorted_solution(norm, features, heavy, rng):
     points, weights, values = _cases(rng, features, heavy)
-    found = ops.convert_to_numpy(
-        project_on_hyperplane(norm, *map(ops.convert_to_tensor, (points, weights, values)))
-    )
+    found, _ = _project(norm, points, weights, values)
     for side in (0, 1):
         for row in range(12):
             exact = _sorted_solution(norm, points[side, row], weights[row], values[side, row])
@@ -73,9 +78,16 @@ def test_projection_survives_tiny_and_zero_weights(norm):
     points = np.full((3, 4), 0.5, "float32")
     weights = np.array([[0, 0, 0, 0], [1e-25, 2e-25, 0, 0], [1, 2, 0, 0]], "float32")
     values = np.array([1.0, 0.3e-25, 0.3], "float32")
-    moves = ops.convert_to_numpy(
-        project_on_hyperplane(norm, *map(ops.convert_to_tensor, (points, weights, values)))
-    )
+    moves, _ = _project(norm, points, weights, values)
     assert np.all(moves[0] == 0)
     np.testing.assert_allclose(moves[1], moves[2], rtol=1e-4)  # the scale of the weights does not matter
     np.testing.assert_allclose(moves[2] @ weights[2], -0.3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.5, 1.02, 30.0])
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_projection_does_not_depend_on_the_guess(norm, factor, rng):
+    case = _cases(rng, 50, heavy=True)
+    moves, multipliers = _project(norm, *case)
+    again, _ = _project(norm, *case, guess=(multipliers * factor).astype("float32"))
+    np.testing.assert_allclose(LENGTH[norm](again), LENGTH[norm](moves), rtol=1e-3, atol=1e-6)
