@@ -33,7 +33,7 @@ if _NAME == "jax":
     from keras_robust.backend.jax import value_and_grad as value_and_grad
 elif _NAME == "tensorflow":
     from keras_robust.backend.tensorflow import VERSION as VERSION
-    from keras_robust.backend.tensorflow import TrainStep as TrainStep
+    from keras_robust.backend.tensorflow import TrainStep as TrainStep  # type: ignore[assignment]
     from keras_robust.backend.tensorflow import device_name as device_name
     from keras_robust.backend.tensorflow import jit as jit
     from keras_robust.backend.tensorflow import normal as normal
@@ -41,7 +41,7 @@ elif _NAME == "tensorflow":
     from keras_robust.backend.tensorflow import value_and_grad as value_and_grad
 elif _NAME == "torch":
     from keras_robust.backend.torch import VERSION as VERSION
-    from keras_robust.backend.torch import TrainStep as TrainStep
+    from keras_robust.backend.torch import TrainStep as TrainStep  # type: ignore[assignment]
     from keras_robust.backend.torch import device_name as device_name
     from keras_robust.backend.torch import jit as jit
     from keras_robust.backend.torch import normal as normal
