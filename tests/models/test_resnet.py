@@ -63,6 +63,7 @@ def test_imagenet_resnet18_has_the_parameters_of_the_reference():
     assert sum(math.prod(v.shape) for v in model.trainable_variables) == 11_689_512
 
 
+@pytest.mark.slow
 def test_narrow_resnet18_returns_logits(rng):
     model = models.build("resnet18", 10, (32, 32, 3), planes=(4, 6, 8, 16), pooling="kap", sigma=0.1, seed=0)
     logits = model.predict(rng.uniform(size=(2, 32, 32, 3)).astype("float32"), verbose=0)
