@@ -112,7 +112,7 @@ class AutoAttack:
             return FAB(**ball, targeted=False, restarts=5)
         if name == "fab-t":
             return FAB(**ball, targeted=True, targets=9)
-        return Square(**ball, queries=5000)
+        return Square(**ball, queries=5000, all_positions=False)
 
     def _check_fits(self, attack):
         if not isinstance(attack, Attack):

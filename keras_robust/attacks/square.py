@@ -32,8 +32,7 @@ class Square(Attack):
     dropped, and the rest is packed into smaller batches, as soon as they are broken.
 
     Differs from the reference code: each image draws windows of its own (there, one window serves the whole
-    batch), so that an image's result does not depend on its neighbours; and every position can be drawn (there,
-    never the last).
+    batch), so that an image's result does not depend on its neighbours.
 
     Args:
         norm: Shape of the ball, `"Linf"`, `"L2"` or `"L1"`.
@@ -43,6 +42,8 @@ class Square(Attack):
         initial_fraction: Share of the pixels in the first windows; halved at queries 10, 50, 200, 500, 1000,
             2000, 4000, 6000 and 8000.
         resc_schedule: Whether to stretch that schedule, made for 10000 queries, to `queries`.
+        all_positions: Whether windows may reach the last row and column, which matters for small images.
+            In the reference code, and so in `AutoAttack`, they never do.
 
     Call arguments:
         model: Keras model that returns logits, shape `(batch, classes)`.
@@ -65,6 +66,7 @@ class Square(Attack):
     restarts: int = 1
     initial_fraction: float = 0.8
     resc_schedule: bool = False
+    all_positions: bool = True
 
     def __post_init__(self):
         norms.get(self.norm)
@@ -101,7 +103,8 @@ class Square(Attack):
         """Attacks one batch; broken rows leave it between segments. The score is the margin."""
         norm, epsilon = norms.get(self.norm), ops.convert_to_tensor(self.epsilon, "float32")
         begin = predictor.compiled(("square start", self.norm), lambda *tensors: _begin(norm, *tensors))
-        run = predictor.compiled(("square", self.norm), lambda *tensors: _run(norm, *tensors))
+        key = ("square", self.norm, self.all_positions)
+        run = predictor.compiled(key, lambda *tensors: _run(norm, self.all_positions, *tensors))
         first_tick = stage * (self.queries + 1)
 
         def advance(problem, state, start, end):
@@ -141,7 +144,7 @@ def _begin(norm, logits, x, y, pattern, tick, epsilon):
     return best, margin, margin > 0
 
 
-def _run(norm, logits, problem, state, pattern, start, end, size, first_tick, epsilon):
+def _run(norm, all_positions, logits, problem, state, pattern, start, end, size, first_tick, epsilon):
     """Tries queries start to end - 1 on a batch; rows already broken stay as they are."""
     x, y, positions, signs = problem
 
@@ -149,7 +152,8 @@ def _run(norm, logits, problem, state, pattern, start, end, size, first_tick, ep
         best, margin, done = state
         position = ops.cast(ops.take(positions, k, axis=1), "int32")
         sign = ops.cast(ops.take(signs, k, axis=1), x.dtype)
-        proposal = propose(norm, x, best, position, sign, pattern, size, epsilon)
+        window = (position, sign, pattern, size)
+        proposal = propose(norm, x, best, *window, epsilon, all_positions=all_positions)
         value = losses.margin(logits(proposal, first_tick + k + 1), y)
         accept = ops.logical_and(value > margin, ops.logical_not(done))
         margin = ops.where(accept, value, margin)

@@ -13,7 +13,7 @@ SPREAD = 2**15
 """Number of values that a drawn position takes; a window's offset is floor(position / SPREAD * places)."""
 
 
-def propose(norm: Norm, x, best, position, sign, pattern, size, epsilon):
+def propose(norm: Norm, x, best, position, sign, pattern, size, epsilon, *, all_positions: bool = True):
     """Changes one window of the perturbation of each image.
 
     Args:
@@ -26,17 +26,18 @@ def propose(norm: Norm, x, best, position, sign, pattern, size, epsilon):
         pattern: What `window_pattern` gives for `size`.
         size: Side of the window, integer scalar.
         epsilon: Radius of the ball.
+        all_positions: Whether a window may lie at the lower and right edges; not so in the reference code.
 
     Returns:
         Proposed images, of the shape of `x`, in the ball and in [0, 1].
     """
     if norm.name == "Linf":
-        window, _ = _window(x, position, size)
+        window, _ = _window(x, position, size, all_positions)
         change = epsilon * sign[:, None, None, :]
         return ops.where(window, ops.clip(x + change, 0.0, 1.0), best)
     channels = x.shape[3]
-    window, corner = _window(x, position[:, :2], size)
-    other, _ = _window(x, position[:, 2:], size)
+    window, corner = _window(x, position[:, :2], size, all_positions)
+    other, _ = _window(x, position[:, 2:], size, all_positions)
     power = 2 if norm.name == "L2" else 1
     delta = best - x
     mass = ops.abs(delta) ** power
@@ -101,10 +102,9 @@ def starting_pattern(norm: str, rng: np.random.Generator, shape: tuple[int, ...]
     return (pattern / np.linalg.norm(pattern) if norm == "L2" else pattern).astype("float32")
 
 
-def _window(x, position, size):
+def _window(x, position, size, all_positions):
     """Mask of the window, shape `(batch, height, width, 1)`, and its corner, shape `(batch, 2)`."""
-    # Differs from the reference code: there the last row and column are never the corner of a small window.
-    room = ops.stack([x.shape[1] - size + 1, x.shape[2] - size + 1])
+    room = ops.stack([x.shape[1] - size, x.shape[2] - size]) + int(all_positions)
     corner = position * room // SPREAD
     top, left = corner[:, :1], corner[:, 1:]
     row, column = ops.arange(x.shape[1], dtype="int32"), ops.arange(x.shape[2], dtype="int32")

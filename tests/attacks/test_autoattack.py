@@ -170,7 +170,9 @@ def test_the_plans_are_those_of_the_reference():
     assert standard["apgd-ce"] == APGD("L2", 0.5, steps=100, restarts=1)
     assert standard["apgd-t"] == APGD("L2", 0.5, steps=100, restarts=1, loss="targeted_dlr", targets=9)
     assert standard["fab-t"] == FAB("L2", 0.5, steps=100, restarts=1, targeted=True, targets=9)
-    assert standard["square"] == Square("L2", 0.5, queries=5000, initial_fraction=0.8, resc_schedule=False)
+    assert standard["square"] == Square(
+        "L2", 0.5, queries=5000, initial_fraction=0.8, resc_schedule=False, all_positions=False
+    )
     assert (sparse["apgd-ce"].restarts, sparse["apgd-ce"].large_epsilon_schedule) == (5, True)
     assert (sparse["apgd-t"].targets, sparse["apgd-t"].large_epsilon_schedule) == (5, True)
     assert list(rand) == ["apgd-ce", "apgd-dlr"]

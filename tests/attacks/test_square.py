@@ -108,3 +108,17 @@ def test_square_rejects_vectors():
 def test_square_rejects_options_out_of_range(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         Square(**{"norm": "Linf", "epsilon": 0.1, **options})
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("all_positions", [True, False])
+def test_windows_reach_the_last_row_unless_they_follow_the_reference(all_positions):
+    x = keras.ops.full((1, 5, 5, 1), 0.5)
+    position = keras.ops.full((1, 2), square_moves.SPREAD - 1, dtype="int32")
+    pattern = keras.ops.convert_to_tensor(square_moves.window_pattern("Linf", 2, 5))
+    size = keras.ops.convert_to_tensor(2, "int32")
+    ball = norms.get("Linf"), x, x, position, keras.ops.ones((1, 1)), pattern, size, 0.1
+    moved = keras.ops.convert_to_numpy(square_moves.propose(*ball, all_positions=all_positions)) != 0.5
+    corner = 3 if all_positions else 2
+    assert moved[0, corner : corner + 2, corner : corner + 2].all()
+    assert moved.sum() == 4
