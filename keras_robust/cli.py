@@ -102,7 +102,7 @@ def train(
 ) -> None:
     """Train a model from its recipe."""
     from keras_robust import pipeline
-    from keras_robust.evaluation.metrics import write_atomically
+    from keras_robust.files import write_atomically
     from keras_robust.zoo.entry import RECIPE
     from keras_robust.zoo.registry import find
 

@@ -11,9 +11,10 @@ from keras_robust import datasets, models
 from keras_robust.augmentations import CropFlip
 from keras_robust.datasets import Dataset, Split
 from keras_robust.evaluation.metrics import Environment
+from keras_robust.files import write_atomically
 from keras_robust.layers import GaussianNoise
 from keras_robust.training.batches import Batches
-from keras_robust.training.checkpoint import load_state, read_facts, write_atomically
+from keras_robust.training.checkpoint import load_state, read_facts
 from keras_robust.training.optimizers import SGD, Adam
 from keras_robust.training.perturbations import GaussianNoiseInput, Perturbation
 from keras_robust.training.progress import Checkpoint, ProgressBar

@@ -12,11 +12,12 @@ import pytest
 pytestmark = pytest.mark.once
 
 PACKAGE = Path(__file__).resolve().parents[1] / "keras_robust"
-BASE = {"checks", "norms", "losses"}
+BASE = {"checks", "files", "norms", "losses"}
 TOOLS = BASE | {"backend", "prediction"}
 ARROWS = {
     "__init__": {"layers"},
     "checks": set(),
+    "files": set(),
     "norms": {"checks"},
     "losses": {"checks"},
     "layers": {"checks", "backend"},
@@ -31,7 +32,7 @@ ARROWS = {
     "training": TOOLS | {"attacks"},
     "evaluation": TOOLS | {"attacks", "corruptions", "certification", "datasets"},
     "analysis": TOOLS | {"models", "attacks", "layers"},
-    "zoo": {"checks", "models", "evaluation.metrics", "training.recipe"},
+    "zoo": {"checks", "files", "models", "evaluation.metrics", "training.recipe"},
 }
 EVERYTHING_BUT_CLI = {"pipeline", "subject"}
 FRAMEWORKS = {"jax", "tensorflow", "torch"}

@@ -1,10 +1,11 @@
 """Votes counted so far, on disk."""
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
+
+from keras_robust.files import write_atomically
 
 _SECONDS = 5.0  # between two writes: a kill costs no more than that
 
@@ -55,8 +56,5 @@ class CertificationState:
 
     def _write(self) -> None:
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
-            temporary.write_text(json.dumps({"context": self.context, "images": self.images}), encoding="utf-8")
-            os.replace(temporary, self.path)
+            write_atomically(self.path, json.dumps({"context": self.context, "images": self.images}))
         self._written = time.monotonic()

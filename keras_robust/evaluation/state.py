@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_robust.evaluation.metrics import write_atomically
+from keras_robust.files import write_atomically
 
 
 class State:

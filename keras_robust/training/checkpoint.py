@@ -1,31 +1,13 @@
 """Training state on disk: one file, replaced whole, without pickle."""
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import keras
 import numpy as np
 
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Writes a file so that a kill at any moment leaves the old one or the new one, whole.
-
-    Args:
-        path: Where the file goes.
-        write: Writes the content to the open binary file it is given.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from keras_robust.files import write_atomically
 
 
 def _variables(trainer: keras.Model) -> list:

@@ -11,7 +11,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, ValidationError, field_validator
 
-from keras_robust.evaluation.metrics import Metric, Metrics, Record, explain, write_atomically
+from keras_robust.evaluation.metrics import Metric, Metrics, Record, explain
+from keras_robust.files import write_atomically
 from keras_robust.training.recipe import Recipe, load_recipe
 
 NAME = r"^[a-z0-9]+(_[a-z0-9]+)*\.[a-z0-9]+([_.][a-z0-9]+)*$"

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from keras_robust.evaluation.metrics import write_atomically
+from keras_robust.files import write_atomically
 from keras_robust.zoo.entry import ENTRY, Entry, File
 from keras_robust.zoo.entry import sha256 as _sha256
 

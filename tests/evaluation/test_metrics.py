@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from keras_robust.evaluation import metrics as module
 from keras_robust.evaluation.metrics import (
     DataFingerprint,
     Environment,
@@ -54,20 +53,6 @@ def test_an_unknown_key_in_a_metrics_file_is_named(tmp_path):
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 0, "sead": 1'))
     with pytest.raises(ValueError, match="sead"):
         Metrics.load(path)
-
-
-def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
-    path = tmp_path / "metrics.json"
-    module.write_atomically(path, "old")
-
-    def full_disk(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(module.os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        module.write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert [each.name for each in tmp_path.iterdir()] == ["metrics.json"]
 
 
 def test_the_fingerprint_changes_with_a_pixel_a_label_and_the_order():
