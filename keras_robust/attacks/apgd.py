@@ -273,9 +273,13 @@ def _advance(norm, loss, eot, logits, problem, state, bounds, begins, patience, 
         x_adv = step(s, index)
         tick = first_tick + index * eot
         found = evaluate(x_adv, tick)
-        for draw in range(1, eot):
-            found = tuple(a + b for a, b in zip(found, evaluate(x_adv, tick + draw), strict=True))
-        loss_new, outputs, gradient = found if eot == 1 else tuple(each / eot for each in found)
+        if eot > 1:
+
+            def add(draw, sums):
+                return tuple(a + b for a, b in zip(sums, evaluate(x_adv, tick + draw), strict=True))
+
+            found = tuple(each / eot for each in ops.fori_loop(1, eot, add, found))
+        loss_new, outputs, gradient = found
         wrong = ops.not_equal(ops.cast(ops.argmax(outputs, axis=-1), y.dtype), y) & counts
 
         # A misclassified point beats all others, and among equals the higher loss wins.

@@ -7,10 +7,10 @@ import numpy as np
 from keras import ops
 
 from keras_robust import norms
-from keras_robust.attacks.base import Predictor, bucketed_batches
+from keras_robust.attacks.base import Predictor
 from keras_robust.checks import Tensor
 
-_SMALLEST = 8  # a batch is not split below this many rows: another compilation would cost more than it saves
+_SMALLEST = 8  # rows: to compile for smaller batches would cost more than it saves
 
 
 class Outcome(NamedTuple):
@@ -58,8 +58,8 @@ def run_segments(
         left = np.flatnonzero(~ops.convert_to_numpy(state.done)[: len(rows)])
         if not len(left):
             break
-        keep = bucketed_batches(left, first)[-1][1]
-        if len(left) < size and _SMALLEST <= len(keep) < size:
+        keep = _padded(left, first)
+        if len(keep) < size:
             _store(state, rows, x_best, score)
             problem = tuple(_take(tensor, keep) for tensor in problem)
             state = type(state)(*(_take(tensor, keep) for tensor in state))
@@ -77,6 +77,13 @@ def project(predictor: Predictor, norm: str, x_adv: Tensor, x: Tensor, epsilon: 
 def _store(state, rows, x_best, score):
     x_best[rows] = ops.convert_to_numpy(state.x_best)[: len(rows)]
     score[rows] = ops.convert_to_numpy(state.score)[: len(rows)]
+
+
+def _padded(rows, first):
+    """Pads rows, by copies of the last one, to the smallest fixed part of the first batch size that holds them."""
+    sizes = (-(-first // divisor) for divisor in (1, 2, 4, 8, 16))
+    size = min(size for size in sizes if size >= max(len(rows), min(_SMALLEST, first)))
+    return np.pad(rows, (0, size - len(rows)), mode="edge")
 
 
 def _take(tensor, rows):
