@@ -132,7 +132,7 @@ def _numbers(metrics: list[Metric]) -> str:
 
 def _options(metric: Metric) -> str:
     attack = dict(metric.attack or {})
-    if "attacks" in attack:
+    if metric.kind == "worst_case":
         return "the worst of " + ", ".join(each["name"] for each in attack["attacks"]) + " on each image"
     attack.pop("name", None)
     return ", ".join(f"{name} {value}" for name, value in attack.items() if value is not None)
