@@ -157,9 +157,7 @@ def resolve_grid(grid: Sequence[int] | None, channels: int | None, dims: int) ->
 def channel_axis(data_format: str, rank: int) -> int:
     """Returns the axis of the channels in a tensor of that rank."""
     if rank < 2:
-        raise ValueError(
-            f"The input must have shape (batch, ..., channels). Received: a tensor of rank {rank}."
-        )
+        raise ValueError(f"The input must have shape (batch, ..., channels). Received: a tensor of rank {rank}.")
     return 1 if data_format == "channels_first" else rank - 1
 
 

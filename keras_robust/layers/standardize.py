@@ -66,9 +66,7 @@ class Standardize(keras.layers.Layer):
         shape[channel_axis(self.data_format, rank)] = -1
         mean = np.reshape(self.mean, shape)
         scale = np.reshape(1.0 / np.asarray(self.std), shape)
-        return (inputs - ops.convert_to_tensor(mean, inputs.dtype)) * ops.convert_to_tensor(
-            scale, inputs.dtype
-        )
+        return (inputs - ops.convert_to_tensor(mean, inputs.dtype)) * ops.convert_to_tensor(scale, inputs.dtype)
 
     def compute_output_shape(self, input_shape):
         """Returns the input's shape."""

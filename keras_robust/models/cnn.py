@@ -140,9 +140,7 @@ def kap_ensemble_cnn(
     for position, side in enumerate((8, 12, 15), start=1):
         name = f"conv{position}"
         x = blocks.conv(x, (side * width_multiplier) ** 2, 3, padding=1, seeds=seeds, name=name)
-        x = blocks.kernel_pooling(
-            x, pooling, pool_size=pool_size, strides=strides, padding=padding, name=name
-        )
+        x = blocks.kernel_pooling(x, pooling, pool_size=pool_size, strides=strides, padding=padding, name=name)
         x = noise(x, role="activation", name=f"{name}_noise")
         x = blocks.batch_norm(x, name=f"{name}_bn")
         x = layers.ReLU(name=f"{name}_relu")(x)
@@ -210,9 +208,7 @@ def wm_cnn(
     inputs = keras.Input(input_shape, name="images")
     x = inputs
     if input_scale:
-        x = layers.EinsumDense("bhwc,hwc->bhwc", input_shape, kernel_initializer="ones", name="input_scale")(
-            x
-        )
+        x = layers.EinsumDense("bhwc,hwc->bhwc", input_shape, kernel_initializer="ones", name="input_scale")(x)
     for position, width in enumerate(filters, start=1):
         name = f"{layer}{position}"
         if layer == "conv":

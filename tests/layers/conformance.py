@@ -76,9 +76,7 @@ def check_mixed_precision(factory, shape):
         assert keras.backend.standardize_dtype(outputs.dtype) == policy.removeprefix("mixed_")
         assert all(w.dtype == "float32" for w in half.trainable_weights)
         expected = _numpy(full(x))
-        np.testing.assert_allclose(
-            _numpy(outputs), expected, atol=tolerance * max(1.0, np.abs(expected).max())
-        )
+        np.testing.assert_allclose(_numpy(outputs), expected, atol=tolerance * max(1.0, np.abs(expected).max()))
 
 
 def check_jit(factory, shape):

@@ -55,9 +55,7 @@ def test_noise_at_inference_switches_by_role(model, inputs, activations, sigma):
     x = np.zeros((2000, 8), "float32")
     assert not model.predict(x, verbose=0).any()
     with noise_at_inference(model, inputs=inputs, activations=activations):
-        assert (
-            abs(model.predict(x, verbose=0).std() - sigma) < 0.02
-        )  # 16,000 draws: 0.003 is one standard error
+        assert abs(model.predict(x, verbose=0).std() - sigma) < 0.02  # 16,000 draws: 0.003 is one standard error
     assert not model.predict(x, verbose=0).any()
 
 

@@ -69,9 +69,7 @@ def test_kap_averages_over_grids_of_any_dimension(grid, padding, rng):
             np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), expected, atol=ROUNDING)
 
 
-@pytest.mark.parametrize(
-    ("channels", "grid"), [(64, (8, 8)), (128, (8, 16)), (529, (23, 23)), (127, (1, 127))]
-)
+@pytest.mark.parametrize(("channels", "grid"), [(64, (8, 8)), (128, (8, 16)), (529, (23, 23)), (127, (1, 127))])
 def test_default_grid_is_that_of_the_paper(channels, grid):
     assert channel_grid(channels) == grid
 

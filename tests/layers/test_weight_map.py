@@ -26,9 +26,7 @@ CASES = {
 }
 
 
-def brute_force(
-    x, kernel, bias, *, kernel_size=3, strides=1, mode="smoothing", padding=None, normalize=False
-):
+def brute_force(x, kernel, bias, *, kernel_size=3, strides=1, mode="smoothing", padding=None, normalize=False):
     """Equations 1 to 4 of the paper, term by term: a map for each pair of channels, then the box of ones."""
     if padding is None:
         padding = "same" if mode == "unsharp" else "valid"

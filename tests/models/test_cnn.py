@@ -172,9 +172,7 @@ def test_small_model_returns_float32_logits_and_survives_saving(name, options, t
 
 
 def test_one_seed_gives_the_same_weights_and_another_seed_others():
-    first, second, other = (
-        models.build("kap_cnn", 10, (8, 8, 1), depth=2, sigma=0.1, seed=s) for s in (5, 5, 6)
-    )
+    first, second, other = (models.build("kap_cnn", 10, (8, 8, 1), depth=2, sigma=0.1, seed=s) for s in (5, 5, 6))
     for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     kernels = [model.get_layer("conv1").get_weights()[0] for model in (first, other)]
