@@ -153,7 +153,7 @@ def test_averaging_gradients_finds_what_one_noisy_gradient_misses():
             self.seed_generator = keras.random.SeedGenerator(0)
 
         def call(self, x):
-            return x * keras.random.normal(keras.ops.shape(x), 1.0, 4.0, seed=self.seed_generator)
+            return x * keras.random.uniform(keras.ops.shape(x), -6.0, 8.0, seed=self.seed_generator)
 
     linear, weights, _ = linear_model(2, (6, 6, 1), seed=1)
     linear.layers[-1].kernel.assign(linear.layers[-1].kernel * 0.1)  # away from saturation
