@@ -132,6 +132,9 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Folder of metrics.json and the figure.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images a pass.")] = 250,
+    stages_alone: Annotated[
+        int | None, typer.Option(help="First N images on which each attack of AutoAttack runs alone too.")
+    ] = None,
     update_entry: Annotated[bool, typer.Option("--update-entry", help="Write entry.json and card.md.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a number is in doubt.")] = False,
 ) -> None:
@@ -152,6 +155,7 @@ def evaluate(
         steps=steps,
         noise=_noise(noise, uniform_noise),
         images=images,
+        stages_alone=stages_alone,
     )
     x, y, data = subject.test_images(protocol.images, data_dir)
     model = subject.load()
@@ -165,6 +169,7 @@ def evaluate(
             noise=protocol.noise,
             seed=seed,
             batch_size=batch_size,
+            stages_alone=protocol.stages_alone,
             data=data,
             output=folder / "metrics.json",
             progress=bars.show,
@@ -208,14 +213,26 @@ def compare(
 def report(
     write: Annotated[bool, typer.Option("--write", help="Bring tables and cards up to date.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a table or a card is stale.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Writes the leaderboard as a page of its own.")] = None,
+    model_info: Annotated[
+        Path | None, typer.Option(help="Folder for RobustBench's model_info files of entries with AutoAttack.")
+    ] = None,
 ) -> None:
-    """Print the results table of the zoo, or keep README.md, zoo/README.md and the cards current."""
-    from keras_robust.zoo import registry, results
+    """Print the results table of the zoo, or keep README.md, the zoo's generated files and the cards current."""
+    from keras_robust.files import write_atomically
+    from keras_robust.zoo import leaderboard, registry, results
     from keras_robust.zoo.card import card_is_current, write_card
 
     entries = registry.list_entries()
+    if html is not None:
+        leaderboard.write_leaderboard(html, entries)
+        typer.echo(f"Leaderboard: {html}")
+    if model_info is not None:
+        for path in leaderboard.write_model_info(model_info, entries):
+            typer.echo(str(path))
     if not write and not check:
-        typer.echo(results.results_table(entries).replace("{zoo}", ""))
+        if html is None and model_info is None:
+            typer.echo(results.results_table(entries).replace("{zoo}", ""))
         return
     root = results.checkout()
     stale = []
@@ -227,6 +244,11 @@ def report(
     for path in (root / "README.md", root / "zoo" / "README.md"):
         if not results.place_table(path, entries, write=write):
             stale.append(str(path.relative_to(root)))
+    for path, content in results.generated_files(root, entries).items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != content:
+            stale.append(str(path.relative_to(root)))
+            if write:
+                write_atomically(path, content)
     for each in stale:
         typer.echo(f"{'Updated' if write else 'Stale'}: {each}")
     if check and stale and not write:

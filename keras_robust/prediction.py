@@ -99,6 +99,40 @@ class Predictor:
             self._compiled[key] = backend.jit(run)
         return lambda *tensors: self._compiled[key](self.variables(), *tensors)
 
+    def loop(self, key: Hashable, body: Callable) -> Callable:
+        """Returns a compiled loop over a step that takes gradients of the model.
+
+        On an accelerator the whole loop is one compiled function. On a CPU its step is, and the host repeats it
+        without looking at the result, see `backend.loops_cost_extra`.
+
+        Args:
+            key: As for `compiled`.
+            body: Pure function `(logits, index, state, *tensors) -> state` of one step, where `state` is a nest of
+                tensors of fixed shapes.
+
+        Returns:
+            A function `(start, end, state, *tensors) -> state` that runs the steps `start` to `end - 1`.
+        """
+
+        def integer(value):
+            return ops.convert_to_tensor(value, "int32")
+
+        if backend.loops_cost_extra():
+            step = self.compiled((key, "step"), body)
+
+            def repeat(start, end, state, *tensors):
+                for index in range(start, end):
+                    state = step(integer(index), state, *tensors)
+                return state
+
+            return repeat
+
+        def whole(logits, start, end, state, *tensors):
+            return ops.fori_loop(start, end, lambda index, each: body(logits, index, each, *tensors), state)
+
+        run = self.compiled((key, "loop"), whole)
+        return lambda start, end, state, *tensors: run(integer(start), integer(end), state, *tensors)
+
     def predict(self, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
         """Computes logits in batches of one static size.
 

@@ -146,7 +146,7 @@ def _training_facts(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     log = json.loads(path.read_text(encoding="utf-8"))
-    return {key: log[key] for key in ("seconds", "data", "environment") if key in log}
+    return {key: log[key] for key in ("recipe_digest", "seconds", "data", "environment") if key in log}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,11 +157,13 @@ class Protocol:
         attacks: Attacks with their options.
         noise: Noise with its levels.
         images: Number of images; None for the recipe's.
+        stages_alone: First images on which each attack of AutoAttack runs alone too.
     """
 
     attacks: list[Any]
     noise: list[Gaussian | Uniform]
     images: int | None = None
+    stages_alone: int = 0
 
     @classmethod
     def of(
@@ -174,6 +176,7 @@ class Protocol:
         steps: int | None = None,
         noise: dict[str, list[float]] | None = None,
         images: int | None = None,
+        stages_alone: int | None = None,
     ) -> "Protocol":
         """Builds the protocol; None always means: as the recipe says.
 
@@ -194,7 +197,8 @@ class Protocol:
             changes |= {"step_size": None} if changes else {}
             made += make_attacks(name, **options | changes)
         levels = [(each.type, each.levels) for each in table.noise] if noise is None else noise.items()
-        return cls(made, [each for kind, found in levels for each in make_noise(kind, found)], images)
+        alone = table.stages_alone if stages_alone is None else stages_alone
+        return cls(made, [each for kind, found in levels for each in make_noise(kind, found)], images, alone)
 
 
 def _row(name: str, rows: list[dict[str, Any]], norm: str | None, epsilons: list[float] | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ ARROWS = {
     "norms": {"checks"},
     "losses": {"checks"},
     "layers": {"checks", "backend"},
-    "backend": {"checks", "layers"},  # the reference copies of our nets in PyTorch lay out KAP's grid
+    "backend": {"checks", "files", "layers"},  # the reference copies of our nets in PyTorch lay out KAP's grid
     "prediction": {"checks", "backend"},
     "models": {"checks", "layers"},
     "augmentations": {"checks"},

@@ -130,7 +130,8 @@ class APGD(Attack):
             target = ranked_targets(logits, y, stage // self.restarts)
         # Epsilon, the steps and the target go in as tensors: the same code serves them all.
         key = ("apgd", self.norm, self.loss, self.eot)
-        run = predictor.compiled(key, lambda *tensors: _advance(self.norm, self.loss, self.eot, *tensors))
+        iterate = predictor.loop(key, lambda *tensors: _iterate(self.norm, self.loss, self.eot, *tensors))
+        check = predictor.compiled((key, "check"), lambda _, *tensors: _check(self.norm, *tensors))
         phases = [(self.epsilon, self.steps)]
         if self.large_epsilon_schedule:
             part = math.ceil(0.3 * self.steps)
@@ -144,15 +145,19 @@ class APGD(Attack):
             # Outside the final ball nothing counts yet; a randomised model misclassifies by luck: all steps run.
             early = _ENDS if last and self.eot == 1 else ()
             begins, patience = _blocks(self.norm, steps, self.rho, early)
-            schedule = (ops.convert_to_tensor(begins), ops.convert_to_tensor(patience))
             numbers = ops.convert_to_tensor(np.array([epsilon, last], "float32"))
-            first_tick = ops.convert_to_tensor(tick, "int32")
+            fixed = (numbers, ops.convert_to_tensor(tick, "int32"))
 
-            def advance(problem, state, start, end, begins=begins, fixed=(*schedule, numbers, first_tick)):
-                passes = int(begins[end] - begins[start]) * len(problem[0]) * self.eot
+            def advance(problem, state, start, end, begins=begins, patience=patience, fixed=fixed):
+                passes = (begins[end] - begins[start]) * len(problem[0]) * self.eot
                 predictor.count(forward=passes, backward=passes)
-                bounds = (ops.convert_to_tensor(start, "int32"), ops.convert_to_tensor(end, "int32"))
-                return _State(*run(problem, tuple(state), bounds, *fixed))
+                settled, values = state.done, tuple(state)
+                for block in range(start, end):
+                    values = iterate(begins[block], begins[block + 1], values, settled, problem, *fixed)
+                    if patience[block] >= 0:
+                        allowed = ops.convert_to_tensor(patience[block], "float32")
+                        values = check(values, problem[0], allowed, fixed[0][0])
+                return _State(*values)
 
             start = project(predictor, self.norm, x_best, x, epsilon)
             resumed = self.large_epsilon_schedule
@@ -206,7 +211,7 @@ def _blocks(norm, steps, rho, ends):
     else:
         allowed = {step + 1: rho * period for step, period in checkpoints(steps)}
     stops = sorted({*allowed, *(end for end in ends if end <= steps), steps + 1})
-    return np.array([0, *stops], "int32"), np.array([allowed.get(stop, -1.0) for stop in stops], "float32")
+    return [0, *stops], [allowed.get(stop, -1.0) for stop in stops]
 
 
 def _first_state(x, start, step_size, resumed):
@@ -248,16 +253,10 @@ def _objective(loss, logits, y, target):
     return losses.targeted_margin(logits, y, target)
 
 
-def _advance(norm, loss, eot, logits, problem, state, bounds, begins, patience, numbers, first_tick):
-    """Runs some blocks of iterations; traced once for each norm, loss and batch size.
-
-    Iteration 0 scores the start. The step size is checked after the blocks of a patience of 0 or more.
-    """
+def _iterate(norm, loss, eot, logits, index, values, settled, problem, numbers, first_tick):
+    """Runs one iteration; iteration 0 scores the start. Rows settled before this segment keep what they have."""
     x, y, target = problem
     epsilon, counts = numbers[0], numbers[1] > 0
-    state = _State(*state)
-    settled = state.done
-    step = _STEPS[norm](x, epsilon)
 
     def evaluate(x_adv, tick):
         def total(images):
@@ -268,57 +267,53 @@ def _advance(norm, loss, eot, logits, problem, state, bounds, begins, patience, 
         (_, (loss_each, outputs)), gradient = backend.value_and_grad(total, x_adv, has_aux=True)
         return loss_each, outputs, gradient
 
-    def iterate(index, values):
-        s = _State(*values)
-        x_adv = step(s, index)
-        tick = first_tick + index * eot
-        found = evaluate(x_adv, tick)
-        if eot > 1:
+    s = _State(*values)
+    x_adv = _STEPS[norm](x, epsilon)(s, index)
+    tick = first_tick + index * eot
+    found = evaluate(x_adv, tick)
+    if eot > 1:
 
-            def add(draw, sums):
-                return tuple(a + b for a, b in zip(sums, evaluate(x_adv, tick + draw), strict=True))
+        def add(draw, sums):
+            return tuple(a + b for a, b in zip(sums, evaluate(x_adv, tick + draw), strict=True))
 
-            found = tuple(each / eot for each in ops.fori_loop(1, eot, add, found))
-        loss_new, outputs, gradient = found
-        wrong = ops.not_equal(ops.cast(ops.argmax(outputs, axis=-1), y.dtype), y) & counts
+        found = tuple(each / eot for each in ops.fori_loop(1, eot, add, found))
+    loss_new, outputs, gradient = found
+    wrong = ops.not_equal(ops.cast(ops.argmax(outputs, axis=-1), y.dtype), y) & counts
 
-        # A misclassified point beats all others, and among equals the higher loss wins.
-        better = ~settled & ((wrong & ~s.done) | (ops.equal(wrong, s.done) & (loss_new > s.score)))
-        better_image = per_example(better, x)
-        s = s._replace(
-            x_adv=x_adv,
-            x_previous=s.x_adv,
-            gradient=gradient,
-            rises=s.rises + ops.cast(loss_new > s.loss, "float32"),
-            loss=loss_new,
-            x_best=ops.where(better_image, x_adv, s.x_best),
-            best_gradient=ops.where(better_image, gradient, s.best_gradient),
-            score=ops.where(better, loss_new, s.score),
-            done=s.done | wrong,
-        )
-        return tuple(s)
+    # A misclassified point beats all others, and among equals the higher loss wins.
+    better = ~settled & ((wrong & ~s.done) | (ops.equal(wrong, s.done) & (loss_new > s.score)))
+    better_image = per_example(better, x)
+    s = s._replace(
+        x_adv=x_adv,
+        x_previous=s.x_adv,
+        gradient=gradient,
+        rises=s.rises + ops.cast(loss_new > s.loss, "float32"),
+        loss=loss_new,
+        x_best=ops.where(better_image, x_adv, s.x_best),
+        best_gradient=ops.where(better_image, gradient, s.best_gradient),
+        score=ops.where(better, loss_new, s.score),
+        done=s.done | wrong,
+    )
+    return tuple(s)
 
-    def block(number, values):
-        values = ops.fori_loop(begins[number], begins[number + 1], iterate, values)
-        return tuple(check(_State(*values), patience[number]))
 
-    def check(s, allowed):
-        due = allowed >= 0
-        if norm == "L1":
-            return apgd_l1.check(s, x, due, epsilon)
-        stuck = ~s.halved & (s.score_at_check >= s.score)
-        halve = due & ((s.rises <= allowed) | stuck)
-        halve_image = per_example(halve, x)
-        return s._replace(
-            x_adv=ops.where(halve_image, s.x_best, s.x_adv),
-            gradient=ops.where(halve_image, s.best_gradient, s.gradient),
-            step_size=ops.where(halve, 0.5 * s.step_size, s.step_size),
-            halved=ops.where(due, halve, s.halved),
-            score_at_check=ops.where(due, s.score, s.score_at_check),
-            rises=ops.where(due, ops.zeros_like(s.rises), s.rises),
-        )
-
-    return ops.fori_loop(bounds[0], bounds[1], block, tuple(state))
+def _check(norm, values, x, allowed, epsilon):
+    """Halves the step size of rows whose loss grew too rarely, and sends them back to their best point."""
+    s = _State(*values)
+    if norm == "L1":
+        return tuple(apgd_l1.check(s, x, epsilon))
+    stuck = ~s.halved & (s.score_at_check >= s.score)
+    halve = (s.rises <= allowed) | stuck
+    halve_image = per_example(halve, x)
+    s = s._replace(
+        x_adv=ops.where(halve_image, s.x_best, s.x_adv),
+        gradient=ops.where(halve_image, s.best_gradient, s.gradient),
+        step_size=ops.where(halve, 0.5 * s.step_size, s.step_size),
+        halved=halve,
+        score_at_check=s.score,
+        rises=ops.zeros_like(s.rises),
+    )
+    return tuple(s)
 
 
 def _with_momentum(x, moved, s, index):

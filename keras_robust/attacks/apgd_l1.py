@@ -60,21 +60,20 @@ def support(x_adv: Tensor, x: Tensor) -> Tensor:
     return ops.sum(ops.cast(ops.not_equal(flat(x_adv), flat(x)), "float32"), axis=1)
 
 
-def check(s: Any, x: Tensor, due: Tensor, epsilon: Tensor) -> Any:
+def check(s: Any, x: Tensor, epsilon: Tensor) -> Any:
     """Sets how sparse the next steps are, from how sparse the best point is, and the step size.
 
     Rows whose best point became sparser by 5 % or more go back to it with the full step; others shorten the step.
     """
     features = math.prod(x.shape[1:])
     count = support(s.x_best, x)
-    sparser = due & (count < 0.95 * s.support)
+    sparser = count < 0.95 * s.support
     sparser_image = per_example(sparser, x)
     shorter = ops.clip(s.step_size / 1.5, 0.1 * epsilon, epsilon)
-    step_size = ops.where(sparser, epsilon, shorter)
     return s._replace(
         x_adv=ops.where(sparser_image, s.x_best, s.x_adv),
         gradient=ops.where(sparser_image, s.best_gradient, s.gradient),
-        step_size=ops.where(due, step_size, s.step_size),
-        density=ops.where(due, count / (1.5 * features), s.density),
-        support=ops.where(due, count, s.support),
+        step_size=ops.where(sparser, epsilon, shorter),
+        density=count / (1.5 * features),
+        support=count,
     )

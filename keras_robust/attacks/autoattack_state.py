@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 import time
 import zipfile
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_robust.attacks.base import AttackResult
+from keras_robust.files import write_atomically
 
 _FORMAT = 1
 _SHARE = 0.05  # of the run's time may go into writing the state
@@ -124,16 +124,11 @@ class RunState:
         ended, took = self._saved
         if not force and begun - ended < took * (1 / _SHARE - 1):
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
         arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.name.startswith("_")}
         left = arrays.pop("left")
         arrays["left"] = np.array([-1]) if left is None else left
-        with partial.open("wb") as file:
-            np.savez(file, fingerprint=np.array(json.dumps(mark)), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        mark_array = np.array(json.dumps(mark))
+        write_atomically(path, lambda file: np.savez(file, fingerprint=mark_array, **arrays))
         ended = time.perf_counter()
         self._saved = (ended, ended - begun)
 

@@ -118,15 +118,14 @@ class FAB(Attack):
         if self.targeted:
             target = ranked_targets(logits, y, stage // self.restarts)
         key = ("fab", self.norm, self.targeted, self.alpha_max, self.eta, self.beta)
-        run = predictor.compiled(key, self._advance)
+        run = predictor.loop(key, self._step)
         radius = ops.convert_to_tensor(-1.0 if self.epsilon is None else self.epsilon, "float32")
         passes = 1 if self.targeted else logits.shape[1]
 
         def advance(problem, state, start, end):
             images = (end - start) * len(problem[0])
             predictor.count(forward=images * (passes + 1), backward=images * passes)
-            bounds = (ops.convert_to_tensor(start, "int32"), ops.convert_to_tensor(end, "int32"))
-            return _State(*run(problem, tuple(state), bounds, radius))
+            return _State(*run(start, end, tuple(state), state.done, problem, radius))
 
         wrong = logits.argmax(1) != ops.convert_to_numpy(y)  # the closest adversarial image is the image itself
         state = _State(
@@ -148,39 +147,35 @@ class FAB(Attack):
         radius = _START_EPSILON[self.norm] if self.epsilon is None else self.epsilon
         return ops.clip(x + 0.5 * radius * noise["start"], 0.0, 1.0)
 
-    def _advance(self, logits, problem, state, bounds, radius):
-        """Runs some steps; traced once for each norm and batch size."""
+    def _step(self, logits, index, values, settled, problem, radius):
+        """Runs one step; rows settled before this segment keep what they have."""
+        del index
+        s = _State(*values)
         x, y, target = problem
-        settled = _State(*state).done
         norm = norms.get(self.norm)
         linearise = _towards_target if self.targeted else _towards_nearest
+        value, gradient = linearise(logits, s.x_adv, y, target, self.norm)
+        weights, here, clean = flat(gradient), flat(s.x_adv), flat(x)
+        points = ops.stack([here, clean])
+        values = ops.stack([value, value + ops.sum(weights * (clean - here), axis=1)])
+        guess = ops.transpose(s.multipliers)
+        moves, multipliers = project_on_hyperplane(self.norm, points, weights, values, guess)
+        lengths = [ops.maximum(norm.length(moves[index]), 1e-8) for index in (0, 1)]
+        alpha = ops.minimum(lengths[0] / (lengths[0] + lengths[1]), self.alpha_max)[:, None]
+        mixed = (1.0 - alpha) * (here + self.eta * moves[0]) + alpha * (clean + self.eta * moves[1])
+        x_adv = ops.reshape(ops.clip(mixed, 0.0, 1.0), ops.shape(x))
 
-        def step(_, values):
-            s = _State(*values)
-            value, gradient = linearise(logits, s.x_adv, y, target, self.norm)
-            weights, here, clean = flat(gradient), flat(s.x_adv), flat(x)
-            points = ops.stack([here, clean])
-            values = ops.stack([value, value + ops.sum(weights * (clean - here), axis=1)])
-            guess = ops.transpose(s.multipliers)
-            moves, multipliers = project_on_hyperplane(self.norm, points, weights, values, guess)
-            lengths = [ops.maximum(norm.length(moves[index]), 1e-8) for index in (0, 1)]
-            alpha = ops.minimum(lengths[0] / (lengths[0] + lengths[1]), self.alpha_max)[:, None]
-            mixed = (1.0 - alpha) * (here + self.eta * moves[0]) + alpha * (clean + self.eta * moves[1])
-            x_adv = ops.reshape(ops.clip(mixed, 0.0, 1.0), ops.shape(x))
-
-            wrong = ops.not_equal(ops.cast(ops.argmax(logits(x_adv), axis=-1), y.dtype), y)
-            score = ops.where(wrong, -norm.length(x_adv - x), -_FAR)
-            better = ~settled & (score >= s.score) & (wrong | (s.score <= -_FAR))
-            back = ops.where(wrong, self.beta, 1.0)
-            return (
-                x + per_example(back, x) * (x_adv - x),
-                ops.where(per_example(better, x), x_adv, s.x_best),
-                ops.where(better, score, s.score),
-                s.done | (wrong & (score >= -radius)),
-                ops.transpose(multipliers),
-            )
-
-        return ops.fori_loop(bounds[0], bounds[1], step, tuple(state))
+        wrong = ops.not_equal(ops.cast(ops.argmax(logits(x_adv), axis=-1), y.dtype), y)
+        score = ops.where(wrong, -norm.length(x_adv - x), -_FAR)
+        better = ~settled & (score >= s.score) & (wrong | (s.score <= -_FAR))
+        back = ops.where(wrong, self.beta, 1.0)
+        return (
+            x + per_example(back, x) * (x_adv - x),
+            ops.where(per_example(better, x), x_adv, s.x_best),
+            ops.where(better, score, s.score),
+            s.done | (wrong & (score >= -radius)),
+            ops.transpose(multipliers),
+        )
 
 
 def _towards_target(logits, x_adv, y, target, norm):

@@ -96,19 +96,55 @@ class PGD(Attack):
         passes = len(x) * self.steps * self.eot
         predictor.count(forward=passes + len(x) * self.eot, backward=passes)
         # Lengths and the stage go in as tensors: the same code serves every epsilon.
-        key = ("pgd", self.norm, self.steps, self.random_start, self.loss, self.eot)
+        key = ("pgd", self.norm, self.random_start, self.loss, self.eot)
         numbers = ops.convert_to_tensor(np.array([self.epsilon, self._step_size()], "float32"))
-        run = predictor.compiled(key, self._traced)
-        return run(x, y, noise, numbers, ops.convert_to_tensor(stage * (self.steps + 1), "int32"))
+        problem = (x, y, numbers, ops.convert_to_tensor(stage * (self.steps + 1), "int32"))
+        state = _first_state(x, x)
+        if self.random_start:
+            state = predictor.compiled((key, "start"), self._traced_start)(x, noise["start"], numbers)
+        state = predictor.loop(key, self._traced_step)(0, self.steps, state, *problem)
+        return predictor.compiled((key, "end"), self._traced_end)(state, *problem)
 
     def _step_size(self):
         return 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
 
-    def _traced(self, logits, x, y, noise, numbers, first_tick):
-        def shifted(images, tick):
-            return logits(images, first_tick * self.eot + tick)
+    def _traced_start(self, _, x, start, numbers):
+        return _first_state(x, norms.get(self.norm).project(x + numbers[0] * start, x, numbers[0]))
 
-        return self.perturb(shifted, x, y, noise.get("start"), epsilon=numbers[0], step_size=numbers[1])
+    def _traced_step(self, logits, index, state, x, y, numbers, first_tick):
+        score = self._score(logits, y, self._objective(y), first_tick)
+        return self._climb(score, state, index, x, numbers[0], numbers[1], self.random_start)
+
+    def _traced_end(self, logits, state, x, y, numbers, first_tick):
+        del x, numbers
+        return _finish(self._score(logits, y, self._objective(y), first_tick), state, self.steps)
+
+    def _objective(self, y):
+        return lambda outputs: LOSSES[self.loss](outputs, y)
+
+    def _score(self, logits, y, objective, first_tick=0):
+        """Returns a function of images and a step: total loss, loss of each and whether each is misclassified."""
+
+        def score(images, index):
+            tick = (first_tick + index) * self.eot
+            outputs = [logits(images, tick + draw) for draw in range(self.eot)]
+            loss = sum(objective(each) for each in outputs) / self.eot
+            predicted = ops.cast(ops.argmax(sum(outputs), axis=-1), "int32")
+            return ops.sum(loss), (loss, predicted != ops.cast(y, "int32"))
+
+        return score
+
+    def _climb(self, score, state, index, x, epsilon, step_size, start_counts):
+        """Scores the current images, remembers the best, and takes one step."""
+        images, best = state
+        (_, (loss, broken)), gradient = backend.value_and_grad(
+            lambda each: score(each, index), images, has_aux=True
+        )
+        seen = _better(images, loss, broken, best)
+        if not start_counts:  # the first iterate is the clean image
+            seen = tuple(ops.where(index > 0, new, old) for new, old in zip(seen, best, strict=True))
+        norm = norms.get(self.norm)
+        return norm.project(norm.step(images, gradient, step_size), x, epsilon), seen
 
     def perturb(
         self,
@@ -142,42 +178,41 @@ class PGD(Attack):
             The images found, and the loss of each, shape `(batch,)`; with `keep_best=False`, the highest loss of
             the iterates before the last.
         """
-        norm = norms.get(self.norm)
         epsilon = self.epsilon if epsilon is None else epsilon
         step_size = self._step_size() if step_size is None else step_size
-        objective = objective or (lambda outputs: LOSSES[self.loss](outputs, y))
-
-        def evaluate(images, index):
-            outputs = [logits(images, index * self.eot + draw) for draw in range(self.eot)]
-            loss = sum(objective(each) for each in outputs) / self.eot
-            predicted = ops.cast(ops.argmax(sum(outputs), axis=-1), "int32")
-            return ops.sum(loss), (loss, predicted != ops.cast(y, "int32"))
-
-        def better(images, loss, broken, best):
-            ahead = (broken & ~best[2]) | ((broken == best[2]) & (loss > best[1]))
-            pairs = zip((images, loss, broken), best, strict=True)
-            return tuple(ops.where(norms.per_example(ahead, new), new, old) for new, old in pairs)
+        score = self._score(logits, y, objective or self._objective(y))
 
         def climb(index, state):
-            images, best = state
-            (_, (loss, broken)), gradient = backend.value_and_grad(
-                lambda each: evaluate(each, index), images, has_aux=True
-            )
-            if start is None:  # the first iterate is the clean image, which does not count
-                best = tuple(
-                    ops.where(index > 0, new, old)
-                    for new, old in zip(better(images, loss, broken, best), best, strict=True)
-                )
-            else:
-                best = better(images, loss, broken, best)
-            images = norm.project(norm.step(images, gradient, step_size), x, epsilon)
-            return images, best
+            return self._climb(score, state, index, x, epsilon, step_size, start is not None)
 
-        images = x if start is None else norm.project(x + epsilon * start, x, epsilon)
-        zeros = ops.zeros_like(norms.flat(x)[:, 0])
-        nothing = (x, zeros - np.inf, zeros > 0)
-        images, best = ops.fori_loop(0, self.steps, climb, (images, nothing))
+        images = x if start is None else norms.get(self.norm).project(x + epsilon * start, x, epsilon)
+        state = _first_state(x, images)
+        if backend.loops_cost_extra() and self.steps <= _UNROLLED:
+            for index in range(self.steps):
+                state = climb(ops.convert_to_tensor(index, "int32"), state)
+        else:
+            state = ops.fori_loop(0, self.steps, climb, state)
         if not keep_best:
-            return images, best[1]
-        _, (loss, broken) = evaluate(images, self.steps)
-        return better(images, loss, broken, best)[:2]
+            return state[0], state[1][1]
+        return _finish(score, state, self.steps)
+
+
+_UNROLLED = 10  # steps; more would make the compiled training step too large
+
+
+def _first_state(x, images):
+    zeros = ops.zeros_like(norms.flat(x)[:, 0])
+    return images, (x, zeros - np.inf, zeros > 0)
+
+
+def _better(images, loss, broken, best):
+    ahead = (broken & ~best[2]) | ((broken == best[2]) & (loss > best[1]))
+    pairs = zip((images, loss, broken), best, strict=True)
+    return tuple(ops.where(norms.per_example(ahead, new), new, old) for new, old in pairs)
+
+
+def _finish(score, state, steps):
+    """Scores the last iterate too; returns the best images and their loss."""
+    images, best = state
+    _, (loss, broken) = score(images, steps)
+    return _better(images, loss, broken, best)[:2]

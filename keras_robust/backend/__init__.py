@@ -14,6 +14,8 @@ Each of `jax.py`, `tensorflow.py` and `torch.py` defines the same names:
   put on for the step and taken off after it. Both may read and assign Keras variables and call the model.
 - `normal(shape, key)`: standard normal numbers, float32, a pure function of `key`, two 32-bit words in a tensor of
   type int32 or uint32, cheap inside `jit`. JAX and TensorFlow agree to rounding; PyTorch draws other numbers.
+- `loops_cost_extra()`: whether the gradient of a convolution costs some three times as much inside a loop that is
+  compiled as outside it; so it is where XLA compiles for a CPU, whose convolution rewrites leave loops out.
 - `synchronize(nest)`: waits until the tensors are computed, for timing.
 - `device_name()`: the accelerator or processor that tensors live on, in words.
 - `VERSION`: version of the framework.
@@ -28,6 +30,7 @@ if _NAME == "jax":
     from keras_robust.backend.jax import TrainStep as TrainStep
     from keras_robust.backend.jax import device_name as device_name
     from keras_robust.backend.jax import jit as jit
+    from keras_robust.backend.jax import loops_cost_extra as loops_cost_extra
     from keras_robust.backend.jax import normal as normal
     from keras_robust.backend.jax import synchronize as synchronize
     from keras_robust.backend.jax import value_and_grad as value_and_grad
@@ -36,6 +39,7 @@ elif _NAME == "tensorflow":
     from keras_robust.backend.tensorflow import TrainStep as TrainStep  # type: ignore[assignment]
     from keras_robust.backend.tensorflow import device_name as device_name
     from keras_robust.backend.tensorflow import jit as jit
+    from keras_robust.backend.tensorflow import loops_cost_extra as loops_cost_extra
     from keras_robust.backend.tensorflow import normal as normal
     from keras_robust.backend.tensorflow import synchronize as synchronize
     from keras_robust.backend.tensorflow import value_and_grad as value_and_grad
@@ -44,6 +48,7 @@ elif _NAME == "torch":
     from keras_robust.backend.torch import TrainStep as TrainStep  # type: ignore[assignment]
     from keras_robust.backend.torch import device_name as device_name
     from keras_robust.backend.torch import jit as jit
+    from keras_robust.backend.torch import loops_cost_extra as loops_cost_extra
     from keras_robust.backend.torch import normal as normal
     from keras_robust.backend.torch import synchronize as synchronize
     from keras_robust.backend.torch import value_and_grad as value_and_grad

@@ -19,6 +19,11 @@ def jit(fn):
     return jax.jit(fn)
 
 
+def loops_cost_extra():
+    """Tells whether XLA compiles for a CPU."""
+    return jax.default_backend() == "cpu"
+
+
 def synchronize(nest):
     """Waits until every tensor of the nest is computed."""
     return jax.block_until_ready(nest)

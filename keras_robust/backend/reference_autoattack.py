@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from keras_robust.files import write_atomically
 
 
 def run_reference(
@@ -70,9 +71,7 @@ def run_reference(
         state["accuracy_after"][name] = float(robust.mean())
         state["robust"][name] = robust.tolist()
         if path is not None:
-            partial = path.with_name(path.name + ".partial")
-            partial.write_text(json.dumps(state), encoding="utf-8")
-            os.replace(partial, path)
+            write_atomically(path, json.dumps(state))
     return state
 
 

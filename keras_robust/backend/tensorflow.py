@@ -24,6 +24,11 @@ def jit(fn):
     return tf.function(fn, jit_compile=True, autograph=False)
 
 
+def loops_cost_extra():
+    """Tells whether XLA compiles for a CPU."""
+    return not tf.config.list_physical_devices("GPU")
+
+
 def synchronize(nest):
     """Waits until every tensor of the nest is computed."""
     tf.nest.map_structure(lambda tensor: tensor.numpy(), nest)

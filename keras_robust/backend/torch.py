@@ -36,6 +36,11 @@ def normal(shape, key):
     return torch.randn(shape, generator=generator, device=key.device)
 
 
+def loops_cost_extra():
+    """No: a loop runs eagerly."""
+    return False
+
+
 def synchronize(nest):
     """Waits until every tensor of the nest is computed."""
     if torch.cuda.is_available():

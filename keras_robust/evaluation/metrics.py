@@ -179,6 +179,8 @@ def robust_accuracy(metrics: Iterable[Metric]) -> list[Metric]:
     """Returns, for each norm and epsilon, the lowest number measured under it on the most images."""
     best: dict[tuple, Metric] = {}
     for metric in metrics:
+        if (metric.attack or {}).get("stage"):  # a part of AutoAttack; the whole stands beside it
+            continue
         if metric.kind in ("attack", "worst_case") and metric.norm is not None and metric.epsilon is not None:
             key = (metric.norm, round(metric.epsilon, 6))
             held = best.get(key)

@@ -33,6 +33,7 @@ def evaluate(
     noise: Sequence[Gaussian | Uniform] = (),
     seed: int = 0,
     batch_size: int = 250,
+    stages_alone: int = 0,
     data: DataFingerprint | None = None,
     output: str | Path | None = None,
     progress: Progress | None = None,
@@ -55,6 +56,8 @@ def evaluate(
         noise: Noise of `keras_robust.evaluation.noise`, each with its level.
         seed: Seed of everything random.
         batch_size: Images a pass.
+        stages_alone: First images on which each attack of an `AutoAttack` runs alone too, so that masked gradients
+            show; 0 for none.
         data: What the images are; computed from `x` and `y` if None.
         output: Where to write the metrics as JSON.
         progress: Called after each batch.
@@ -69,6 +72,7 @@ def evaluate(
     y = check_labels(y, len(x))
     check_positive_integer("batch_size", batch_size)
     check_positive_integer("seed", seed, minimum=0)
+    check_positive_integer("stages_alone", stages_alone, minimum=0)
     for attack in attacks:
         if not callable(attack) and not hasattr(attack, "run"):
             raise ValueError(
@@ -83,6 +87,8 @@ def evaluate(
     for attack in {_key(attack): attack for attack in attacks}.values():
         if hasattr(attack, "run"):
             job.measure_ensemble(attack)
+            if stages_alone:
+                job.measure_stages_alone(attack, min(stages_alone, len(x)))
         else:
             job.measure_attack(attack)
     job.add_worst_cases()
@@ -217,17 +223,7 @@ class _Job:
         norm, epsilon = options.get("norm"), options.get("epsilon")
         name = f"{options['name']} {norm} {_short(epsilon)}"
         count = len(self.x)
-        result = attack.run(
-            self.model,
-            self.x,
-            self.y,
-            seed=self.seed,
-            batch_size=self.batch_size,
-            state_path=self.own_state(name),
-            progress=lambda stage, left, accuracy, fraction: self.progress(
-                name, round(fraction * count), count, accuracy, f"{stage}, {left} left"
-            ),
-        )
+        result = self.run_ensemble(attack, name, count)
         _check_inside(result.x_adv, self.x, options)
         correct = self.clean & result.robust & self.right(result.x_adv, self.y)
         # Flags of severity "note" say how the attack adapted itself; they put nothing in doubt.
@@ -251,6 +247,42 @@ class _Job:
             )
         if epsilon is not None:
             self.under.setdefault((norm, epsilon), []).append((options["name"], correct, options))
+
+    def run_ensemble(self, attack, name, count, **options):
+        """Runs AutoAttack on the first images, with its progress and a state of its own."""
+
+        def progress(stage, left, accuracy, fraction):
+            self.progress(name, round(fraction * count), count, accuracy, f"{stage}, {left} left")
+
+        return attack.run(
+            self.model,
+            self.x[:count],
+            self.y[:count],
+            seed=self.seed,
+            batch_size=self.batch_size,
+            state_path=self.own_state(name),
+            progress=progress,
+            **options,
+        )
+
+    def measure_stages_alone(self, attack, count) -> None:
+        """Runs each attack of AutoAttack on all of the first images: what one finds that others miss shows."""
+        options = describe(attack)
+        norm, epsilon = options.get("norm"), options.get("epsilon")
+        name = f"{options['name']} {norm} {_short(epsilon)}"
+        result = self.run_ensemble(attack, f"{name} stages alone", count, individual=True)
+        for stage, accuracy in result.individual.items():
+            cost = result.cost["attacks"][stage]
+            self.add(
+                f"{name}, {stage} alone",
+                "attack",
+                np.arange(count) < round(accuracy * count),
+                norm=norm,
+                epsilon=epsilon,
+                attack=options | {"stage": stage, "alone": True},
+                seconds=cost["seconds"],
+                cost={"forward": cost["forward_passes"], "backward": cost["backward_passes"]},
+            )
 
     def own_state(self, name: str) -> Path | None:
         """Returns where an attack that resumes by itself keeps its state until the metrics are written."""

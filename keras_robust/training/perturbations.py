@@ -5,6 +5,7 @@ import abc
 import keras
 from keras import ops
 
+from keras_robust import backend
 from keras_robust.checks import Tensor
 
 
@@ -53,5 +54,5 @@ class GaussianNoiseInput(Perturbation):
 
     def __call__(self, model, x, y, seed):
         """Returns `x` plus noise."""
-        noise = keras.random.normal(ops.shape(x), dtype=x.dtype, seed=seed)
-        return x + ops.cast(self.sigma, x.dtype) * noise
+        noise = backend.normal(ops.shape(x), seed.next())
+        return x + ops.cast(self.sigma, x.dtype) * ops.cast(noise, x.dtype)

@@ -124,6 +124,7 @@ class EvaluationTable(_Table):
     """What `keras-robust evaluate` does where the command line does not say otherwise."""
 
     images: int = Field(default=1000, ge=1)
+    stages_alone: int = Field(default=0, ge=0)  # first images on which each attack of AutoAttack runs alone too
     attacks: list[AttackTable] = []
     noise: list[NoiseTable] = []
 

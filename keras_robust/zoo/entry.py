@@ -246,9 +246,15 @@ def make_entry(
 
 
 def _training(recipe: Recipe, log: dict[str, Any] | None) -> Training:
-    return Training(
-        recipe_digest=recipe.digest(), epochs=recipe.training.epochs, seed=recipe.seed, log=dict(log or {})
-    )
+    log = dict(log or {})
+    trained_by = log.pop("recipe_digest", recipe.digest())
+    if trained_by != recipe.digest():
+        raise ValueError(
+            f"The weights of {recipe.name} must come from the recipe beside them, digest {recipe.digest()[:12]}. "
+            f"Received: weights trained by a recipe of digest {trained_by[:12]}. Restore that recipe, or train "
+            f"anew: `keras-robust train zoo/{recipe.name} --overwrite`."
+        )
+    return Training(recipe_digest=trained_by, epochs=recipe.training.epochs, seed=recipe.seed, log=log)
 
 
 def _from_metadata(recipe: Recipe) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from keras_robust.attacks import AutoAttack
 from keras_robust.attacks.sanity import Flag
-from keras_robust.evaluation import Gaussian, Metrics, Uniform, epsilon_sweep, evaluate
+from keras_robust.evaluation import Gaussian, Metrics, Uniform, epsilon_sweep, evaluate, robust_accuracy
 
 SHAPE = (4, 4, 1)
 
@@ -225,3 +225,18 @@ def test_autoattacks_number_is_recomputed_from_its_images(model, images, monkeyp
     metrics = evaluate(model, *images, attacks=[attack])
     assert metrics.metrics[1].correct == 16
     assert metrics.flags == ["half of the gradients are zero"]
+
+
+def test_each_attack_of_autoattack_alone_is_a_number_on_the_first_images(model, images, tmp_path):
+    attack = AutoAttack(norm="Linf", epsilon=0.12, version="custom", attacks=["apgd-ce", "square"])
+    metrics = evaluate(model, *images, attacks=[attack], stages_alone=9, output=tmp_path / "metrics.json")
+    alone = [metric for metric in metrics.metrics if metric.name.endswith("alone")]
+    assert [metric.name for metric in alone] == [
+        "AutoAttack Linf 0.12, apgd-ce alone",
+        "AutoAttack Linf 0.12, square alone",
+    ]
+    # The boundary lies at image 10: the first eight images are farther from it than epsilon, the ninth is not.
+    assert [(metric.correct, metric.images) for metric in alone] == [(8, 9), (8, 9)]
+    (robust,) = robust_accuracy(metrics.metrics)
+    assert robust.name == "AutoAttack Linf 0.12"
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]

@@ -115,3 +115,16 @@ def test_a_file_without_markers_is_refused(tmp_path):
     (tmp_path / "README.md").write_text("no markers")
     with pytest.raises(ValueError, match="results:begin"):
         place_table(tmp_path / "README.md", [], write=True)
+
+
+def test_weights_of_another_recipe_do_not_become_an_entry(folder):
+    from keras_robust.datasets import load
+
+    entry, model = Entry.load(folder), zoo.load(folder)
+    before = (folder / "entry.json").read_bytes()
+    images = {"images": load("digits").test.take(8)[0], "num_classes": 10, "metrics": entry.metrics}
+    same = make_entry(folder, model=model, **images, log={"recipe_digest": entry.training.recipe_digest})
+    assert same.training.recipe_digest == entry.training.recipe_digest
+    with pytest.raises(ValueError, match="Restore that recipe, or train"):
+        make_entry(folder, model=model, **images, log={"recipe_digest": "0" * 64})
+    assert (folder / "entry.json").read_bytes() == before
