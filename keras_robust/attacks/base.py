@@ -21,18 +21,24 @@ from keras_robust.prediction import padded_batches as padded_batches
 def bucketed_batches(rows: np.ndarray, batch_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Splits rows into batches of a few fixed sizes, so that compiled attacks are traced a few times only.
 
-    Full batches first; the rest goes to the smallest of `batch_size / 1, 2, 4, 8` that holds it.
+    Full batches first; the rest goes to batches of `batch_size / 2, 4, 8`, or to one batch that holds it all with few
+    rows to spare.
 
     Returns:
         Pairs of the rows of a batch and the same rows padded, by copies of the last one, to the fixed size.
     """
-    full = len(rows) // batch_size * batch_size
-    batches = [(part, part) for part in rows[:full].reshape(-1, batch_size)]
-    rest = rows[full:]
-    if len(rest):
-        size = min(s for s in (-(-batch_size // divisor) for divisor in (1, 2, 4, 8)) if s >= len(rest))
-        batches.append((rest, np.pad(rest, (0, size - len(rest)), mode="edge")))
+    sizes = sorted({-(-batch_size // divisor) for divisor in (1, 2, 4, 8)})
+    batches = []
+    while len(rows):
+        holds = next((size for size in sizes if size >= len(rows)), None)
+        if holds is None or (holds > _SPARE * len(rows) and holds > sizes[0]):
+            holds = max(size for size in sizes if size <= len(rows))
+        part, rows = rows[:holds], rows[holds:]
+        batches.append((part, np.pad(part, (0, holds - len(part)), mode="edge")))
     return batches
+
+
+_SPARE = 1.25  # a batch that is larger by more than this costs more than two smaller ones
 
 
 class Attack(abc.ABC):
