@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import torch
 
-from keras_robust.layers import KAP, GaussianNoise, Standardize, WeightMap
+from keras_robust.layers import KAP, Conv2D, Dense, GaussianNoise, Standardize, WeightMap, averaged_weights
 
 
 def native_torch_copy(model: keras.Model) -> torch.nn.Module:
@@ -35,7 +35,11 @@ def native_torch_copy(model: keras.Model) -> torch.nn.Module:
 
 
 def _copy(layer: Any, before: list[torch.nn.Module]) -> list[torch.nn.Module]:
-    weights = [torch.tensor(np.asarray(keras.ops.convert_to_numpy(weight.value))) for weight in layer.weights]
+    if isinstance(layer, Conv2D | Dense):
+        arrays = averaged_weights(layer)
+    else:
+        arrays = [np.asarray(keras.ops.convert_to_numpy(weight.value)) for weight in layer.weights]
+    weights = [torch.tensor(array) for array in arrays]
     if isinstance(layer, keras.layers.InputLayer | keras.layers.Dropout | GaussianNoise):
         return []
     if isinstance(layer, Standardize):

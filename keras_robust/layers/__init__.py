@@ -1,5 +1,8 @@
 """Keras layers that make networks robust, or help to."""
 
+from keras_robust.layers.averaging import averaged_weights as averaged_weights
+from keras_robust.layers.conv2d import Conv2D as Conv2D
+from keras_robust.layers.dense import Dense as Dense
 from keras_robust.layers.gaussian_noise import GaussianNoise as GaussianNoise
 from keras_robust.layers.gaussian_noise import noise_at_inference as noise_at_inference
 from keras_robust.layers.kernel_average_pooling import KAP as KAP

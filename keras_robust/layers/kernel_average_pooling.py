@@ -170,6 +170,9 @@ class KAP(keras.layers.Layer):
     the kernels `[strides * r - (pool_size - 1) // 2, strides * r + pool_size // 2]` of an axis of n, cut to the
     grid, and the axis keeps `ceil(n / strides)` of them; with `"valid"` only whole windows count.
 
+    After a convolution or a dense layer, the same average of the layer's kernel costs next to nothing: give the
+    KAP to `keras_robust.layers.Conv2D` or `Dense` as `averaging`, as our builders do.
+
     Differs from the code: an even `pool_size` keeps the size of the grid (the code's grid shrinks by one), and the
     grid is never padded back after strides.
 
@@ -230,9 +233,19 @@ class KAP(keras.layers.Layer):
         """Averages the channels."""
         axis = channel_axis(self.data_format, len(inputs.shape))
         last = axis == len(inputs.shape) - 1
-        x = inputs if last else ops.moveaxis(inputs, axis, -1)
-        x = average_over_grid(x, self._built_grid, self.pool_size, self.strides, self.padding)
+        x = self.average(inputs if last else ops.moveaxis(inputs, axis, -1))
         return x if last else ops.moveaxis(x, -1, axis)
+
+    def average(self, x: Tensor) -> Tensor:
+        """Averages the last axis of any tensor, such as the filters of a kernel, as the built layer does channels.
+
+        Args:
+            x: Floating tensor, shape `(..., channels)`.
+
+        Returns:
+            Averages, shape `(..., output channels)`.
+        """
+        return average_over_grid(x, self._built_grid, self.pool_size, self.strides, self.padding)
 
     def compute_output_shape(self, input_shape):
         """Returns the input's shape with the number of pooled channels."""

@@ -1,5 +1,6 @@
 """Pieces that the builders share: layers that start and pad as the papers' PyTorch code does."""
 
+import functools
 from typing import Any
 
 import keras
@@ -7,7 +8,7 @@ import numpy as np
 from keras import layers
 
 from keras_robust.checks import check_choice
-from keras_robust.layers import KAP, KMP, GaussianNoise
+from keras_robust.layers import KAP, KMP, Conv2D, GaussianNoise
 
 # Builders take pixels with the channels last, whatever Keras's configuration says.
 DATA_FORMAT = "channels_last"
@@ -55,6 +56,7 @@ def conv(
     strides: int = 1,
     padding: int = 0,
     use_bias: bool = True,
+    averaging: KAP | None = None,
     seeds: Seeds,
     name: str,
 ) -> keras.KerasTensor:
@@ -67,17 +69,19 @@ def conv(
         strides: Step of the kernel.
         padding: Rows and columns of zeros on each side.
         use_bias: Whether to add a bias.
+        averaging: Kernel average pooling of the output, computed on the kernel; None for none.
         seeds: Where the seeds of the initial weights come from.
         name: Name of the layer.
 
     Returns:
-        Symbolic activations, shape `(batch, output height, output width, filters)`.
+        Symbolic activations, shape `(batch, output height, output width, output channels)`.
     """
     # Symmetric padding: "same" with strides of 2 pads only at the end, unlike the PyTorch reference.
     same = strides == 1 and 2 * padding == kernel_size - 1
     if padding and not same:
         x = layers.ZeroPadding2D(padding, data_format=DATA_FORMAT, name=f"{name}_pad")(x)
-    return layers.Conv2D(
+    layer = layers.Conv2D if averaging is None else functools.partial(Conv2D, averaging=averaging)
+    return layer(
         filters,
         kernel_size,
         strides=strides,
@@ -102,6 +106,46 @@ def dense(
     return layers.Dense(units, activation=activation, name=name, **chosen)(x)
 
 
+def pooled_conv(
+    x: keras.KerasTensor,
+    filters: int,
+    kernel_size: int,
+    *,
+    pooling: str | None,
+    pool_size: int = 3,
+    pool_strides: int = 1,
+    pool_padding: str = "centered",
+    name: str,
+    **options: Any,
+) -> keras.KerasTensor:
+    """Convolves and pools over the channel grid; averages are taken of the kernel, which costs next to nothing.
+
+    Args:
+        x: Symbolic activations, shape `(batch, height, width, channels)`.
+        filters: Kernels of the convolution.
+        kernel_size: Side of the kernel.
+        pooling: None for no pooling, `"kap"` or `"kmp"`.
+        pool_size: Side of the pooling window on the channel grid.
+        pool_strides: Step of that window; `"kmp"` takes 1 only.
+        pool_padding: `"centered"` or `"valid"`; `"kmp"` takes `"centered"` only.
+        name: Name of the convolution, and prefix of the pooling's.
+        **options: Further arguments of `conv`.
+
+    Returns:
+        Symbolic activations, shape `(batch, output height, output width, pooled channels)`.
+
+    Raises:
+        ValueError: If `pooling` is unknown or `"kmp"` has strides or padding.
+    """
+    averaging = None
+    if pooling == "kap":
+        averaging = KAP(pool_size, pool_strides, pool_padding, data_format=DATA_FORMAT, name=f"{name}_kap")
+    x = conv(x, filters, kernel_size, averaging=averaging, name=name, **options)
+    if averaging is not None:
+        return x
+    return kernel_pooling(x, pooling, pool_size=pool_size, strides=pool_strides, padding=pool_padding, name=name)
+
+
 def kernel_pooling(
     x: keras.KerasTensor,
     pooling: str | None,
@@ -111,7 +155,7 @@ def kernel_pooling(
     padding: str = "centered",
     name: str,
 ) -> keras.KerasTensor:
-    """Pools over the channel grid.
+    """Pools activations over the channel grid, wherever they come from; see `pooled_conv`.
 
     Args:
         x: Symbolic activations, shape `(batch, height, width, channels)`.

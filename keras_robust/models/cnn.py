@@ -76,9 +76,18 @@ def kap_cnn(
     for position, width in enumerate((64, 144, 256)[:depth], start=1):
         name = f"conv{position}"
         filters = width * width_multiplier**2
-        x = blocks.conv(x, filters, 3, strides=2, padding=1, seeds=seeds, name=name)
-        kind = pooling if position in pooled else None
-        x = blocks.kernel_pooling(x, kind, pool_size=pool_size, strides=strides, name=name)
+        x = blocks.pooled_conv(
+            x,
+            filters,
+            3,
+            pooling=pooling if position in pooled else None,
+            pool_size=pool_size,
+            pool_strides=strides,
+            strides=2,
+            padding=1,
+            seeds=seeds,
+            name=name,
+        )
         x = noise(x, role="activation", name=f"{name}_noise")
         x = blocks.batch_norm(x, name=f"{name}_bn")
         x = layers.ReLU(name=f"{name}_relu")(x)
@@ -139,8 +148,18 @@ def kap_ensemble_cnn(
     x = noise(inputs, role="input", name="input_noise")
     for position, side in enumerate((8, 12, 15), start=1):
         name = f"conv{position}"
-        x = blocks.conv(x, (side * width_multiplier) ** 2, 3, padding=1, seeds=seeds, name=name)
-        x = blocks.kernel_pooling(x, pooling, pool_size=pool_size, strides=strides, padding=padding, name=name)
+        x = blocks.pooled_conv(
+            x,
+            (side * width_multiplier) ** 2,
+            3,
+            pooling=pooling,
+            pool_size=pool_size,
+            pool_strides=strides,
+            pool_padding=padding,
+            padding=1,
+            seeds=seeds,
+            name=name,
+        )
         x = noise(x, role="activation", name=f"{name}_noise")
         x = blocks.batch_norm(x, name=f"{name}_bn")
         x = layers.ReLU(name=f"{name}_relu")(x)

@@ -70,10 +70,18 @@ def resnet18(
     noise = functools.partial(blocks.noise, sigma=sigma, keep=with_noise_layers, seeds=seeds)
 
     def unit(x, filters, kernel_size, *, name, strides=1, padding=0):
-        x = blocks.conv(
-            x, filters, kernel_size, strides=strides, padding=padding, use_bias=False, seeds=seeds, name=name
+        x = blocks.pooled_conv(
+            x,
+            filters,
+            kernel_size,
+            pooling=pooling,
+            pool_size=pool_size,
+            strides=strides,
+            padding=padding,
+            use_bias=False,
+            seeds=seeds,
+            name=name,
         )
-        x = blocks.kernel_pooling(x, pooling, pool_size=pool_size, name=name)
         x = noise(x, role="activation", name=f"{name}_noise")
         return blocks.batch_norm(x, name=f"{name}_bn")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_robust.layers import KAP, KMP, GaussianNoise, Standardize, WeightMap
+from keras_robust.layers import KAP, KMP, Conv2D, Dense, GaussianNoise, Standardize, WeightMap
 from tests.layers import conformance
 
 SHAPE = (6, 5, 12)
@@ -13,6 +13,10 @@ CASES = {
     "kap_valid_strided": functools.partial(KAP, 2, 2, "valid", grid=(2, 6)),
     "kap_1d": functools.partial(KAP, 4, dims=1),
     "kap_3d": functools.partial(KAP, 2, dims=3),
+    # A fresh KAP for each layer: it is part of the layer.
+    "conv2d_averaged": lambda **options: Conv2D(8, 3, averaging=KAP(2, name="kap"), **options),
+    "conv2d_plain": functools.partial(Conv2D, 4, 3, strides=2),
+    "dense_averaged": lambda **options: Dense(12, averaging=KAP(3, 2, name="kap"), **options),
     "kmp": functools.partial(KMP),
     "kmp_3d": functools.partial(KMP, 2, dims=3),
     "weight_map_smoothing": functools.partial(WeightMap, 4),
@@ -21,6 +25,8 @@ CASES = {
     "gaussian_noise": functools.partial(GaussianNoise, 0.1, seed=3),
     "standardize": functools.partial(Standardize, 0.4, [0.2] * 12),
 }
+# TensorFlow has no convolution with the channels first on a CPU.
+WITHOUT_DATA_FORMAT = {"gaussian_noise", "conv2d_averaged", "conv2d_plain", "dense_averaged"}
 
 
 @pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
@@ -34,7 +40,9 @@ def test_saved_model_reloads_to_the_same_outputs(name, tmp_path):
     conformance.check_reload(CASES[name], SHAPE, tmp_path)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "gaussian_noise"])
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if not name.startswith(("gaussian_noise", "conv2d", "dense"))]
+)
 def test_both_data_formats_agree(name):
     last, first = CASES[name](data_format="channels_last"), CASES[name](data_format="channels_first")
     x = np.random.default_rng(2).normal(size=(2, *SHAPE)).astype("float32")

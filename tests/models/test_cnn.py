@@ -24,7 +24,19 @@ def trainable_parameters(model):
 
 
 def kinds(model):
-    return [ORDER[type(layer).__name__] for layer in model.layers if type(layer).__name__ in ORDER]
+    """What follows what; a convolution with an averaged kernel is a convolution and its pooling."""
+    found = []
+    for layer in model.layers:
+        if type(layer).__name__ in ORDER:
+            found.append(ORDER[type(layer).__name__])
+        if getattr(layer, "averaging", None) is not None:
+            found.append("pool")
+    return found
+
+
+def averaged(model):
+    """Convolutions with an averaged kernel."""
+    return [layer for layer in model.layers if getattr(layer, "averaging", None) is not None]
 
 
 @pytest.mark.once
@@ -84,7 +96,8 @@ def test_noise_layers_of_sigma_0_are_kept_on_request():
 )
 def test_kap_layers_chooses_the_pooled_convolutions(kap_layers, pooled):
     model = models.build("kap_cnn", 10, (32, 32, 3), pooling="kap", kap_layers=kap_layers)
-    names = [layer.name for layer in model.layers if isinstance(layer, KAP)]
+    assert [layer.name for layer in averaged(model)] == [f"conv{position}" for position in pooled]
+    names = [layer.name for layer in model._flatten_layers() if isinstance(layer, KAP)]
     assert names == [f"conv{position}_kap" for position in pooled]
 
 
@@ -99,11 +112,11 @@ def test_strided_kap_leaves_a_quarter_of_the_channels_to_the_next_convolution():
 @pytest.mark.parametrize("multiplier", [1, 2, 3])
 def test_kap_ensemble_cnn_keeps_the_number_of_ensembles(multiplier, padding):
     model = models.build("kap_ensemble_cnn", 10, (32, 32, 3), width_multiplier=multiplier, padding=padding)
-    pools = [layer for layer in model.layers if isinstance(layer, KAP)]
-    assert [pool.output.shape[-1] for pool in pools] == [64, 144, 225]
+    convolutions = averaged(model)
+    assert [layer.output.shape[-1] for layer in convolutions] == [64, 144, 225]
     widths = [64 * multiplier**2, 144 * multiplier**2, 225 * multiplier**2]
-    assert [pool.input.shape[-1] for pool in pools] == widths
-    assert [pool.input.shape[1] for pool in pools] == [32, 16, 16]
+    assert [layer.kernel.shape[-1] for layer in convolutions] == widths
+    assert [layer.output.shape[1] for layer in convolutions] == [32, 16, 16]
     assert model.get_layer("global_pool").input.shape[1:3] == (8, 8)
 
 

@@ -22,22 +22,23 @@ def test_resnet18_has_the_parameters_of_the_reference(resnet18):
 
 @pytest.mark.once
 def test_pooling_and_noise_follow_every_convolution_and_the_shortcut(resnet18):
-    pools = [layer for layer in resnet18.layers if isinstance(layer, KAP)]
+    pools = [layer for layer in resnet18._flatten_layers() if isinstance(layer, KAP)]
     noises = [layer for layer in resnet18.layers if isinstance(layer, GaussianNoise)]
     assert len(pools) == CONVOLUTIONS
     assert [layer.role for layer in noises] == ["input"] + ["activation"] * CONVOLUTIONS
     names = [layer.name for layer in resnet18.layers]
     for unit in ("stem", "stage1_block1_conv1", "stage1_block2_conv2", "stage2_block1_shortcut"):
-        order = [names.index(name) for name in (unit, f"{unit}_kap", f"{unit}_noise", f"{unit}_bn")]
+        order = [names.index(name) for name in (unit, f"{unit}_noise", f"{unit}_bn")]
         assert order == sorted(order)
-        chain = [resnet18.get_layer(name) for name in (unit, f"{unit}_kap", f"{unit}_noise", f"{unit}_bn")]
+        chain = [resnet18.get_layer(name) for name in (unit, f"{unit}_noise", f"{unit}_bn")]
+        assert chain[0].averaging.pool_size == 3
         for before, after in itertools.pairwise(chain):
             assert after.input is before.output
 
 
 @pytest.mark.once
 def test_grids_of_128_and_512_channels_are_rectangles(resnet18):
-    grids = {layer._built_grid for layer in resnet18.layers if isinstance(layer, KAP)}
+    grids = {layer._built_grid for layer in resnet18._flatten_layers() if isinstance(layer, KAP)}
     assert grids == {(8, 8), (8, 16), (16, 16), (16, 32)}
 
 
