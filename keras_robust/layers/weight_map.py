@@ -137,6 +137,17 @@ class WeightMap(keras.layers.Layer):
             )
         return outputs
 
+    def load_own_variables(self, store):
+        """Reads the maps, which must be of this image size."""
+        stored, built = tuple(store["0"].shape) if "0" in store else None, tuple(self.kernel.shape)
+        if stored is not None and stored != built:
+            raise ValueError(
+                "The maps of a `WeightMap` belong to one image size. "
+                f"Expected: (height, width, channels, filters) = {built}. Received: a file with {stored}. "
+                "Build the model for the images that the file was trained on."
+            )
+        super().load_own_variables(store)
+
     def compute_output_shape(self, input_shape):
         """Returns the shape after the box filter."""
         height, width, _ = self._split(input_shape)

@@ -1,7 +1,11 @@
 """Architectures: Keras models that map pixels in [0, 1] to logits."""
 
 from keras_robust.models import cnn as cnn
+from keras_robust.models import densenet as densenet
 from keras_robust.models import resnet as resnet
+from keras_robust.models import wm_resnet as wm_resnet
+from keras_robust.models.flops import Flops as Flops
+from keras_robust.models.flops import flops as flops
 from keras_robust.models.registry import build as build
 from keras_robust.models.registry import list_models as list_models
 from keras_robust.models.registry import model_options as model_options

@@ -1,6 +1,8 @@
 """Pieces that the builders share: layers that start and pad as the papers' PyTorch code does."""
 
 import functools
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -8,11 +10,12 @@ import numpy as np
 from keras import layers
 
 from keras_robust.checks import check_choice
-from keras_robust.layers import KAP, KMP, Conv2D, GaussianNoise
+from keras_robust.layers import KAP, KMP, Conv2D, GaussianNoise, WeightMap
 
 # Builders take pixels with the channels last, whatever Keras's configuration says.
 DATA_FORMAT = "channels_last"
 POOLINGS = (None, "kap", "kmp")
+CONVOLUTIONS = ("conv", "smoothing", "unsharp")
 
 
 class Seeds:
@@ -91,6 +94,64 @@ def conv(
         name=name,
         **initializers(x.shape[-1] * kernel_size**2, seeds, use_bias),
     )(x)
+
+
+def conv_or_map(
+    x: keras.KerasTensor,
+    kind: str,
+    filters: int,
+    kernel_size: int,
+    *,
+    strides: int = 1,
+    padding: int = 0,
+    seeds: Seeds,
+    name: str,
+) -> keras.KerasTensor:
+    """Applies a convolution, or a weight map in its place.
+
+    Args:
+        x: Symbolic activations, shape `(batch, height, width, channels)`.
+        kind: `"conv"`, or the mode of a weight map: `"smoothing"` or `"unsharp"`, which always pads to the size of
+            its input.
+        filters: Output channels.
+        kernel_size: Side of the kernel or the box filter.
+        strides: Step of the kernel or the box filter.
+        padding: Rows and columns of zeros on each side; those of a map lie around its products.
+        seeds: Where the seeds of the initial weights come from.
+        name: Name of the layer.
+
+    Returns:
+        Symbolic activations, shape `(batch, output height, output width, filters)`.
+    """
+    check_choice("kind", kind, CONVOLUTIONS)
+    if kind == "conv":
+        return conv(x, filters, kernel_size, strides=strides, padding=padding, seeds=seeds, name=name)
+    around = padding if kind == "smoothing" else "same"
+    seed = seeds.next()
+    layer = WeightMap(filters, kernel_size, strides, kind, around, data_format=DATA_FORMAT, seed=seed, name=name)
+    return layer(x)
+
+
+def alternating(layer: str, alternate: bool) -> Iterator[str]:
+    """Deals out the kinds of a network's convolutions, in order: all replaced, or every second one.
+
+    Args:
+        layer: `"conv"`, `"smoothing"` or `"unsharp"`.
+        alternate: Whether the first stays a convolution, the second is replaced, and so on.
+
+    Returns:
+        Endless kinds for `conv_or_map`.
+
+    Raises:
+        ValueError: If the kind is unknown, or convolutions are to alternate with convolutions.
+    """
+    check_choice("layer", layer, CONVOLUTIONS)
+    if alternate and layer == "conv":
+        raise ValueError(
+            "`alternate` replaces every second convolution by a weight map. Received: alternate=True with "
+            "layer='conv'. Use layer='smoothing' or layer='unsharp'."
+        )
+    return itertools.cycle(("conv", layer)) if alternate else itertools.repeat(layer)
 
 
 def batch_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:

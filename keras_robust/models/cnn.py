@@ -7,7 +7,6 @@ import keras
 from keras import layers
 
 from keras_robust.checks import check_choice, check_positive_integer
-from keras_robust.layers import WeightMap
 from keras_robust.models import blocks
 from keras_robust.models.registry import register_model
 
@@ -207,7 +206,7 @@ def wm_cnn(
     Reference:
         Amer and Maul, 2019, https://arxiv.org/abs/1905.00568 (tables 1 and 4)
     """
-    check_choice("layer", layer, ("conv", "smoothing", "unsharp"))
+    check_choice("layer", layer, blocks.CONVOLUTIONS)
     check_positive_integer("kernel_size", kernel_size, minimum=3)
     check_positive_integer("dense_units", dense_units)
     if kernel_size % 2 == 0:
@@ -230,18 +229,7 @@ def wm_cnn(
         x = layers.EinsumDense("bhwc,hwc->bhwc", input_shape, kernel_initializer="ones", name="input_scale")(x)
     for position, width in enumerate(filters, start=1):
         name = f"{layer}{position}"
-        if layer == "conv":
-            x = blocks.conv(x, width, kernel_size, padding=padding, seeds=seeds, name=name)
-        else:
-            x = WeightMap(
-                width,
-                kernel_size,
-                mode=layer,
-                padding=padding if layer == "smoothing" else "same",
-                data_format=blocks.DATA_FORMAT,
-                seed=seeds.next(),
-                name=name,
-            )(x)
+        x = blocks.conv_or_map(x, layer, width, kernel_size, padding=padding, seeds=seeds, name=name)
         if batch_normalization:
             x = blocks.batch_norm(x, name=f"{name}_bn")
         x = layers.ReLU(name=f"{name}_relu")(x)

@@ -51,13 +51,14 @@ class Graph:
         alone = self._uses[id(tensor)] == 1 and len(self._calls[id(source)]) == 1
         return source if alone else None
 
-    def rank(self, layer: keras.layers.Layer) -> int:
-        """Returns the rank of the layer's output."""
-        return len(self._calls[id(layer)][0].outputs[0].shape)
+    def shapes(self, layer: keras.layers.Layer) -> list[tuple[tuple, tuple]]:
+        """Returns the shapes of the first input and the first output of each call of the layer."""
+        calls = [node for node in self._calls[id(layer)] if node.input_tensors]
+        return [(tuple(node.input_tensors[0].shape), tuple(node.outputs[0].shape)) for node in calls]
 
 
 def layers_of(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, Graph]]:
-    """Yields each layer once, in the order of the computation, with the graph that it is in; nested models too.
+    """Yields each layer once, in the order of the computation, with the graph that it is in; nested ones too.
 
     Args:
         model: Functional or sequential model.
@@ -68,11 +69,10 @@ def layers_of(model: keras.Model) -> Iterator[tuple[keras.layers.Layer, Graph]]:
     seen = set()
     graph = Graph(as_functional(model))
     for operation in graph.model.operations:
-        if isinstance(operation, keras.Model):
-            pairs = layers_of(operation)
-        else:
-            pairs = iter([(operation, graph)] if isinstance(operation, keras.layers.Layer) else [])
-        for layer, place in pairs:
+        if isinstance(operation, keras.layers.InputLayer) or not isinstance(operation, keras.layers.Layer):
+            continue
+        nested = isinstance(operation, keras.Model)
+        for layer, place in layers_of(operation) if nested else [(operation, graph)]:
             if id(layer) not in seen:
                 seen.add(id(layer))
                 yield layer, place

@@ -228,7 +228,7 @@ def _can_fold(source: Any, kap: KAP, graph: Graph) -> bool:
         return False
     if getattr(source, "averaging", None) is not None or getattr(source, "groups", 1) != 1:
         return False
-    rank = graph.rank(source)
+    rank = len(graph.shapes(source)[0][1])
     return channel_axis(kap.data_format, rank) == channel_axis(_data_format(source), rank)
 
 

@@ -198,8 +198,14 @@ def load_weights(model: "keras.Model", path: Path, name: str) -> None:
     except (ValueError, OSError, KeyError) as error:
         raise ValueError(
             f"Zoo entry '{name}': {path.name} does not fit the model that the entry builds: "
-            f"{str(error).splitlines()[0]} Compare the model's arguments with those of the training."
+            f"{_reason(error)} Compare the model's arguments with those of the training."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What Keras says of the first layer that does not fit, or the first line of its message."""
+    paragraphs = str(error).split("\n\n")
+    return paragraphs[1] if paragraphs[0].startswith("A total of") else paragraphs[0].splitlines()[0]
 
 
 def check_probe(entry: Entry, folder: Path, model: "keras.Model") -> None:

@@ -49,6 +49,7 @@ def averaged(model):
         ({"layer": "conv", "filters": (200, 500, 8)}, 1_187_030),
         ({"layer": "conv", "kernel_size": 9}, 360_862),
         ({"layer": "smoothing"}, 1_157_226),
+        ({"layer": "smoothing", "batch_normalization": True}, 1_157_370),
         ({"layer": "smoothing", "kernel_size": 9}, 1_157_226),
         ({"layer": "unsharp"}, 1_487_178),
     ],
@@ -136,6 +137,13 @@ def test_weight_maps_shrink_the_image_as_the_paper_counts(layer, kernel_size, si
     model = models.build("wm_cnn", 10, (28, 28, 1), layer=layer, kernel_size=kernel_size)
     maps = [layer for layer in model.layers if isinstance(layer, WeightMap)]
     assert [layer.output.shape[1] for layer in maps] == sizes
+
+
+def test_weights_of_another_image_size_are_an_error(tmp_path):
+    models.build("wm_cnn", 10, (8, 8, 1)).save_weights(tmp_path / "small.weights.h5")
+    model = models.build("wm_cnn", 10, (9, 8, 1))
+    with pytest.raises(ValueError, match=r"one image size.*\(9, 8, 1, 32\).*a file with \(8, 8, 1, 32\)"):
+        model.load_weights(tmp_path / "small.weights.h5")
 
 
 @pytest.mark.once

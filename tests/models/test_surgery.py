@@ -275,9 +275,7 @@ def test_all_convolutions_of_a_resnet_are_replaced_but_its_projections():
     maps = [layer.name for layer in replaced.layers if isinstance(layer, WeightMap)]
     plain = [layer.name for layer in replaced.layers if isinstance(layer, layers.Conv2D)]
     assert len(maps) == 17
-    assert plain == ["stage3_block1_shortcut", "stage2_block1_shortcut", "stage4_block1_shortcut"] or all(
-        name.endswith("shortcut") for name in plain
-    )
+    assert sorted(plain) == ["stage3_block1_shortcut"]
     assert not any(isinstance(layer, layers.ZeroPadding2D) for layer in replaced.layers)
 
 
@@ -299,7 +297,7 @@ def within(model, shape):
         (lambda: models.fold_kap("resnet18"), "Received: str"),
         (lambda: models.insert_noise(keras.Sequential([layers.Conv2D(2, 3)]), 0.1), "Begin it with keras.Input"),
         (lambda: models.insert_kap(small_cnn(), where=["fist"]), "Did you mean 'first'?"),
-        (lambda: models.insert_kap(small_cnn(), where=lambda layer: False), "none of the 13 layers"),
+        (lambda: models.insert_kap(small_cnn(), where=lambda layer: False), "none of the 11 layers"),
         (lambda: models.insert_kap(models.insert_kap(sequential())), "layer 'conv', which averages"),
         (lambda: models.insert_kap(small_cnn(), grid=(4, 5)), "20 places, for 16 channels"),
         (lambda: models.insert_noise(small_cnn(), -1.0), "`sigma` must be a standard deviation"),
