@@ -55,5 +55,5 @@ def test_convolutions_and_dense_layers_count_two_operations_a_product():
 
 def test_unknown_image_size_is_an_error():
     inputs = keras.Input((None, 8, 3))
-    with pytest.raises(ValueError, match="known image size.*layer 'conv'"):
+    with pytest.raises(ValueError, match=r"known image size.*layer 'conv'"):
         models.flops(keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(inputs)))
