@@ -2,10 +2,10 @@
 
     python scripts/benchmark_kap.py --model resnet18 --output benchmark_kap.json
 
-One table of ratios within one run: the variants take turns, and each ratio is the median over the turns of seconds
-over the plain net's seconds of the same turn. `kernels` averages the kernels, as our builders do; `activations` pools
-the outputs with KAP layers; `folded` is `fold_kap` of the first. The paper (table A2): 1.16 in training, 1.31 at
-inference.
+One table of ratios within one run: the variants take turns, and each ratio is the median over the turns of
+seconds over the plain net's seconds of the same turn. `kernels` averages the kernels, as our builders do;
+`activations` pools the outputs with KAP layers; `folded` is `fold_kap` of the first. The paper (table A2): 1.16 in
+training, 1.31 at inference.
 """
 
 import argparse

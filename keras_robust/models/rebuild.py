@@ -37,7 +37,7 @@ class Graph:
         self._calls: dict[int, list[Any]] = collections.defaultdict(list)
         self._makers: dict[int, Any] = {}
         self._uses: dict[int, int] = collections.Counter(id(tensor) for tensor in model.outputs)
-        for node in model._nodes:
+        for node in (node for nodes in model._nodes_by_depth.values() for node in nodes):
             self._calls[id(node.operation)].append(node)
             self._makers.update((id(tensor), node.operation) for tensor in node.outputs)
             self._uses.update(id(tensor) for tensor in node.input_tensors)
@@ -92,7 +92,11 @@ def as_functional(model: Any) -> keras.Model:
     """
     if isinstance(model, keras.Sequential) and model.built:
         return keras.Model(model.inputs, model.outputs, name=model.name, trainable=model.trainable)
-    if isinstance(model, keras.Model) and hasattr(model, "_nodes") and not isinstance(model, keras.Sequential):
+    if (
+        isinstance(model, keras.Model)
+        and hasattr(model, "_nodes_by_depth")
+        and not isinstance(model, keras.Sequential)
+    ):
         return model
     if isinstance(model, keras.Sequential):
         raise ValueError(

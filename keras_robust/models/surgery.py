@@ -10,7 +10,7 @@ from keras import layers, ops
 
 from keras_robust.layers import KAP, KMP, Conv2D, Dense, GaussianNoise, averaged_weights
 from keras_robust.layers.kernel_average_pooling import channel_axis
-from keras_robust.models.rebuild import Edit, Graph, layers_of, rebuild
+from keras_robust.models.rebuild import Edit, Graph, as_functional, layers_of, rebuild
 
 Where = Sequence[str] | Callable[[layers.Layer], bool] | None
 """Which layers: their names, a function of a layer, or None for the default."""
@@ -114,10 +114,9 @@ def insert_noise(
         return GaussianNoise(sigma, role=role, seed=drawn, name=name)
 
     on_input = noise("input", "input_noise") if inputs else None
-    if inputs and len(model.inputs) != 1:
-        raise ValueError(
-            f"Input noise needs a model of one input. Received: {len(model.inputs)} inputs. Use inputs=False."
-        )
+    count = len(as_functional(model).inputs)
+    if inputs and count != 1:
+        raise ValueError(f"Input noise needs a model of one input. Received: {count} inputs. Use inputs=False.")
     if where is None and any(_pools(layer) for layer, _ in layers_of(model)):
         where = _pools
     edits = {

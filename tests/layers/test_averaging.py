@@ -11,8 +11,6 @@ from tests.layers.precision import float64
 
 # Sums of some hundred numbers of order 1 in float64.
 ROUNDING = 1e-11
-# Half precision of some ten terms; both sides round, at different places.
-HALF = 5e-2
 WINDOWS = {
     "3": {"pool_size": 3},
     "2_even": {"pool_size": 2},
@@ -42,7 +40,7 @@ def plain_then_kap(layer, kap):
     return plain, call
 
 
-def check_equal(layer, kap, x, rng):
+def check_equal(layer, kap, x, rng, tolerance=ROUNDING):
     """Outputs and the gradients of a weighted sum of them agree, weights and inputs alike."""
     plain, reference = plain_then_kap(layer, kap)
     layer.build(x.shape)
@@ -62,11 +60,13 @@ def check_equal(layer, kap, x, rng):
     (_, outputs), gradients = total(lambda inputs, *w: layer.stateless_call(w, [], inputs)[0])
     (_, expected), by_hand = total(reference)
     for found, wanted in zip([outputs, *gradients], [expected, *by_hand], strict=True):
-        np.testing.assert_allclose(ops.convert_to_numpy(found), ops.convert_to_numpy(wanted), atol=ROUNDING)
+        np.testing.assert_allclose(ops.convert_to_numpy(found), ops.convert_to_numpy(wanted), atol=tolerance)
 
 
-@pytest.mark.parametrize("convolution", CONVOLUTIONS)
-@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize(
+    ("window", "convolution"),
+    [*((window, "same") for window in WINDOWS), ("3", "strided_without_bias"), ("2_even", "activated")],
+)
 def test_averaged_convolution_equals_kap_after_it_gradients_included(window, convolution, rng):
     with float64():
         options = {"kernel_size": 3, **CONVOLUTIONS[convolution], "dtype": "float64"}
@@ -75,14 +75,15 @@ def test_averaged_convolution_equals_kap_after_it_gradients_included(window, con
         check_equal(layer, kap, rng.normal(size=(2, 6, 5, 4)), rng)
 
 
-@pytest.mark.parametrize("use_bias", [True, False])
-@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize(("window", "use_bias"), [("3", True), ("3_strided", False), ("1d", True)])
 def test_averaged_dense_layer_equals_kap_after_it_gradients_included(window, use_bias, rng):
     with float64():
         averaging = KAP(**WINDOWS[window])
         layer = Dense(FILTERS, use_bias=use_bias, averaging=averaging, activation="tanh", dtype="float64")
         kap = KAP(**WINDOWS[window], dtype="float64")
-        check_equal(layer, kap, rng.normal(size=(3, 7, 5)), rng)
+        # Keras multiplies float64 matrices in float32 on PyTorch.
+        tolerance = 1e-4 if keras.backend.backend() == "torch" else ROUNDING
+        check_equal(layer, kap, rng.normal(size=(3, 7, 5)), rng, tolerance)
 
 
 def test_channels_first_convolution_averages_the_same_kernels(rng):
@@ -117,7 +118,7 @@ def test_averaged_weights_make_the_plain_layer_that_equals_it(make, rng):
 @pytest.mark.parametrize("base", [keras.layers.Conv2D, keras.layers.Dense])
 def test_weights_of_the_plain_layer_followed_by_kap_load(base, tmp_path, rng):
     def network(averaged):
-        options = {"kernel_size": 3} if base is keras.layers.Conv2D else {}
+        options = {"kernel_size": 3, "padding": "same"} if base is keras.layers.Conv2D else {}
         ours = Conv2D if base is keras.layers.Conv2D else Dense
         inputs = x = keras.Input((6, 6, 3))
         for position in range(3):

@@ -5,7 +5,7 @@ from keras import layers
 from keras_robust import models
 from keras_robust.layers import KAP, Conv2D, WeightMap
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("numpy_weights")]
 
 
 @pytest.mark.parametrize(

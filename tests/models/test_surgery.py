@@ -8,6 +8,7 @@ from keras import layers
 from keras_robust import models
 from keras_robust.layers import KAP, KMP, Conv2D, Dense, GaussianNoise, WeightMap, noise_at_inference
 
+pytestmark = pytest.mark.usefixtures("numpy_weights")
 # Some layers in float32, summed in another order, on outputs of order 1.
 FLOAT32_ROUNDING = 2e-5
 
@@ -80,7 +81,6 @@ def sequential():
 
 NETS = {
     "small_cnn": small_cnn,
-    "mobilenet": mobilenet,
     "vision_transformer": vision_transformer,
     "nested": nested,
     "sequential": sequential,
@@ -128,6 +128,20 @@ def test_noise_of_sigma_0_keeps_the_outputs_and_so_the_weights_of_any_model(name
     assert [noise.role for noise in noises].count("input") == 1
     assert len(noises) > 1
     assert_same_outputs(model, noisy, rng)
+
+
+def test_surgery_on_a_net_of_keras_applications_keeps_every_weight(rng):
+    model = shuffled(mobilenet(), rng)
+    operated = models.insert_noise(models.insert_kap(model), 0.1)
+    found = kinds(operated)
+    assert found["expanded_conv_project"] is found["Conv_1"] is Conv2D
+    assert found["expanded_conv_project_noise"] is GaussianNoise
+    assert found["expanded_conv_depthwise"] is layers.DepthwiseConv2D
+    expected = {variable.path: variable for variable in model.weights}
+    variables = [v for v in operated.weights if "noise" not in v.path]
+    assert len(variables) == len(expected)
+    for variable in variables:
+        np.testing.assert_array_equal(variable.numpy(), expected[variable.path].numpy(), variable.path)
 
 
 def test_kap_averages_before_the_activation(rng):
@@ -212,7 +226,6 @@ FOLDED = {
     "kap_cnn": ("kap_cnn", {"pooling": "kap", "depth": 2, "sigma": 0.1}),
     "strided": ("kap_cnn", {"pooling": "kap", "depth": 2, "pool_size": 2, "strides": 2}),
     "ensemble_valid": ("kap_ensemble_cnn", {"width_multiplier": 2, "padding": "valid"}),
-    "resnet18": ("resnet18", {"pooling": "kap", "planes": (8, 9, 12, 16)}),
 }
 
 
@@ -275,7 +288,7 @@ def test_all_convolutions_of_a_resnet_are_replaced_but_its_projections():
     maps = [layer.name for layer in replaced.layers if isinstance(layer, WeightMap)]
     plain = [layer.name for layer in replaced.layers if isinstance(layer, layers.Conv2D)]
     assert len(maps) == 17
-    assert sorted(plain) == ["stage3_block1_shortcut"]
+    assert sorted(plain) == [f"stage{stage}_block1_shortcut" for stage in (2, 3, 4)]
     assert not any(isinstance(layer, layers.ZeroPadding2D) for layer in replaced.layers)
 
 

@@ -9,6 +9,7 @@ import pytest
 from keras_robust import models
 from keras_robust.layers import WeightMap
 
+pytestmark = pytest.mark.usefixtures("numpy_weights")
 MNIST, CIFAR10, IWILDCAM = (28, 28, 1), (32, 32, 3), (23, 32, 1)
 
 
@@ -89,11 +90,13 @@ def test_image_too_small_for_the_densenet_is_an_error():
 @pytest.mark.parametrize("name", ["wm_resnet", "wm_densenet"])
 def test_network_of_weight_maps_returns_logits_and_survives_saving(name, tmp_path, rng):
     x = rng.uniform(size=(3, 9, 8, 1)).astype("float32")
-    model = models.build(name, 10, (9, 8, 1), layer="unsharp", alternate=True, seed=1)
+    model = models.build(name, 10, (9, 8, 1), layer="unsharp", alternate=True)
     logits = model.predict(x, verbose=0)
     assert logits.shape == (3, 10)
     assert np.isfinite(logits).all()
+    assert logits.std() > 0
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
-    # Some 30 layers in float32, in another order.
-    np.testing.assert_allclose(again.predict(x, verbose=0), logits, rtol=1e-4, atol=1e-4 * np.abs(logits).max())
+    assert [layer.name for layer in again.layers] == [layer.name for layer in model.layers]
+    for weight, before in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, before)
