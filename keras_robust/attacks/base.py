@@ -21,8 +21,8 @@ from keras_robust.prediction import padded_batches as padded_batches
 def bucketed_batches(rows: np.ndarray, batch_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Splits rows into batches of a few fixed sizes, so that compiled attacks are traced a few times only.
 
-    Full batches first; the rest goes to batches of `batch_size / 2, 4, 8`, or to one batch that holds it all with few
-    rows to spare.
+    Full batches first; the rest goes to batches of `batch_size / 2, 4, 8`, or to one batch that holds it all with
+    few rows to spare.
 
     Returns:
         Pairs of the rows of a batch and the same rows padded, by copies of the last one, to the fixed size.
