@@ -15,17 +15,21 @@ def _best_other_logit(logits, y):
     return ops.max(logits - _FAR * ops.one_hot(y, logits.shape[-1], dtype=logits.dtype), axis=-1)
 
 
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of the softmax of logits.
 
     Args:
         logits: Shape `(batch, classes)`.
         y: Integer labels, shape `(batch,)`.
+        label_smoothing: Share of the target that is spread evenly over all classes, the true one included.
 
     Returns:
         Loss of each example, shape `(batch,)`, in nats.
     """
-    return ops.logsumexp(logits, axis=-1) - _true_logit(logits, y)
+    target = _true_logit(logits, y)
+    if label_smoothing:
+        target = (1.0 - label_smoothing) * target + label_smoothing * ops.mean(logits, axis=-1)
+    return ops.logsumexp(logits, axis=-1) - target
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:

@@ -13,13 +13,15 @@ from keras_robust.datasets import Dataset, Split
 from keras_robust.evaluation.metrics import Environment
 from keras_robust.files import write_atomically
 from keras_robust.layers import GaussianNoise
-from keras_robust.training.batches import Batches
-from keras_robust.training.checkpoint import load_state, read_facts
+from keras_robust.training import parts
+from keras_robust.training.batches import AnyBatches, Batches, MixedBatches, ReplayedBatches
+from keras_robust.training.checkpoint import load_state, read_facts, read_kept
+from keras_robust.training.early_stopping import RobustEarlyStopping
 from keras_robust.training.optimizers import SGD, Adam
-from keras_robust.training.perturbations import GaussianNoiseInput, Perturbation
 from keras_robust.training.progress import Checkpoint, ProgressBar
 from keras_robust.training.recipe import Recipe, load_recipe, parse_recipe
 from keras_robust.training.schedules import PiecewiseConstant, Triangle
+from keras_robust.training.tables import ExtraDataTable, FreeAdversarialTable, GaussianNoiseTable
 from keras_robust.training.trainer import RobustTrainer
 
 WEIGHTS, LOG, STATE = "model.weights.h5", "training_log.json", "training_state.partial"
@@ -64,10 +66,19 @@ def train(
     run = {"recipe_digest": recipe.digest(), "backend": keras.backend.backend()}
     earlier = _earlier_run(output, run) if resume else None
     model = build_model(recipe)
-    perturbations = _perturbations(recipe, model)
+    _refuse_noise_twice(recipe, model)
+    perturbations = parts.make_perturbations(recipe, model.input_shape[1:])
+    objective = parts.make_objective(recipe)
     data = load_data(recipe, data_dir)
-    batches = make_batches(recipe, data.train)
-    trainer = RobustTrainer(model, perturbations=perturbations, seed=recipe.seed)
+    batches = make_batches(recipe, data.train, data_dir)
+    early_stopping = _early_stopping(recipe, data.validation)
+    trainer = RobustTrainer(
+        model,
+        perturbations=perturbations,
+        objective=objective,
+        weight_perturbation=parts.make_weight_perturbation(recipe, len(batches)),
+        seed=recipe.seed,
+    )
     trainer.compile(
         optimizer=make_optimizer(recipe, len(batches)),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -76,8 +87,10 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     if earlier is not None:
         load_state(output / STATE, trainer)
+        if early_stopping is not None:
+            early_stopping.restore(read_kept(output / STATE))
     first_epoch, history = (earlier["epoch"], earlier["history"]) if earlier else (0, [])
-    checkpoint = Checkpoint(output / STATE, run, history)
+    checkpoint = Checkpoint(output / STATE, run, history, early_stopping.state if early_stopping else dict)
     progress = ProgressBar(recipe.training.epochs, len(batches), first_epoch)
     try:
         trainer.fit(
@@ -86,7 +99,12 @@ def train(
             initial_epoch=first_epoch,
             shuffle=False,
             validation_data=_validation(data.validation),
-            callbacks=[batches.follow_epochs(), checkpoint, progress],
+            callbacks=[
+                batches.follow_epochs(),
+                *([] if early_stopping is None else [early_stopping]),  # before the checkpoint, which saves it
+                checkpoint,
+                progress,
+            ],
             verbose=0,
         )
     finally:
@@ -101,6 +119,8 @@ def train(
         "environment": Environment.here().model_dump(),
         "history": checkpoint.history,
     }
+    if early_stopping is not None:
+        log["kept_epoch"] = early_stopping.best_epoch
     write_atomically(output / LOG, lambda file: file.write((json.dumps(log, indent=1) + "\n").encode()))
     _save_weights(model, output / WEIGHTS)
     (output / STATE).unlink()
@@ -141,25 +161,55 @@ def load_data(recipe: Recipe, data_dir: str | Path | None = None) -> Dataset:
     return datasets.load(recipe.dataset.name, data_dir=data_dir, validation_fraction=fraction, seed=recipe.seed)
 
 
-def make_batches(recipe: Recipe, split: Split) -> Batches:
+def make_batches(recipe: Recipe, split: Split, data_dir: str | Path | None = None) -> AnyBatches:
     """Returns the shuffled, augmented batches of a recipe.
 
     Args:
         recipe: The recipe.
         split: Images to train on.
+        data_dir: Folder of TensorFlow Datasets, which holds the extra images as well.
 
     Returns:
         Batches for `fit`.
+
+    Raises:
+        ValueError: If extra images are absent or others than the recipe's.
     """
     table = recipe.augmentation
     augment = CropFlip(table.random_crop, table.horizontal_flip)
-    return Batches(
-        split.pixels,
-        split.labels,
-        maximum=split.maximum,
-        batch_size=recipe.training.batch_size,
-        augment=augment if augment != CropFlip() else None,
-        seed=recipe.seed,
+    options: dict[str, Any] = {
+        "maximum": split.maximum,
+        "augment": augment if augment != CropFlip() else None,
+    }
+    size = recipe.training.batch_size
+    batches: AnyBatches
+    if recipe.extra_data is None:
+        batches = Batches(split.pixels, split.labels, batch_size=size, seed=recipe.seed, **options)
+    else:
+        batches = _mixed_batches(recipe.extra_data, split, size, recipe.seed, options, data_dir)
+    replays = [each.replays for each in recipe.perturbations if isinstance(each, FreeAdversarialTable)]
+    return ReplayedBatches(batches, replays[0]) if replays else batches
+
+
+def _mixed_batches(
+    table: ExtraDataTable,
+    split: Split,
+    size: int,
+    seed: int,
+    options: dict[str, Any],
+    data_dir: str | Path | None,
+) -> MixedBatches:
+    extra_size = round(size * table.fraction)
+    if not 0 < extra_size < size:
+        raise ValueError(
+            "Both labelled and extra images must be in each batch. "
+            f"Received: batch_size={size}, extra_data.fraction={table.fraction}. Take a larger batch."
+        )
+    extra = parts.read_extra_data(table, datasets.data_folder(data_dir))
+    return MixedBatches(
+        Batches(split.pixels, split.labels, batch_size=size - extra_size, seed=seed, **options),
+        # Another seed, so that the two halves are not cropped alike.
+        Batches(*extra, batch_size=extra_size, seed=seed + 2**32, **options),
     )
 
 
@@ -206,20 +256,26 @@ def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
     moved = [milestone for milestone in moved if milestone < epochs]
     content["training"]["epochs"] = epochs
     content["schedule"]["milestones"] = moved
+    if recipe.weight_perturbation is not None and isinstance(epochs, int):
+        warmup = round(recipe.weight_perturbation.warmup_epochs * ratio)
+        content["weight_perturbation"]["warmup_epochs"] = min(warmup, max(epochs - 1, 0))
     if recipe.schedule.milestones and not moved:
         content["schedule"]["type"] = "constant"
     return parse_recipe(content, source=f"{recipe.name}, epochs={epochs}")
 
 
-def _perturbations(recipe: Recipe, model: keras.Model) -> list[Perturbation]:
+def _refuse_noise_twice(recipe: Recipe, model: keras.Model) -> None:
     noisy = [layer.name for layer in model._flatten_layers() if isinstance(layer, GaussianNoise)]
-    if recipe.perturbations and noisy:
+    if noisy and any(isinstance(table, GaussianNoiseTable) for table in recipe.perturbations):
         raise ValueError(
             f"Recipe '{recipe.name}' must add noise in one place. Received: [[perturbations]] of type "
             f"'gaussian_noise' and a model with noise layers ({', '.join(noisy)}). Remove one: the model's "
             "`sigma` is input and activation noise, the perturbation is input noise alone."
         )
-    return [GaussianNoiseInput(table.sigma) for table in recipe.perturbations]
+
+
+def _early_stopping(recipe: Recipe, split: Split | None) -> RobustEarlyStopping | None:
+    return None if split is None else parts.make_early_stopping(recipe, split.images(), split.labels)
 
 
 def _validation(split: Split | None) -> Batches | None:

@@ -54,7 +54,12 @@ class Predictor:
         )
 
     def logits(
-        self, variables: tuple[list[Tensor], list[Tensor]], x: Tensor, tick: Tensor | None = None
+        self,
+        variables: tuple[list[Tensor], list[Tensor]],
+        x: Tensor,
+        tick: Tensor | None = None,
+        *,
+        training: bool = False,
     ) -> Tensor:
         """Computes logits with the given values of the variables; can be traced.
 
@@ -63,6 +68,7 @@ class Predictor:
             x: Images, shape `(batch, height, width, channels)`.
             tick: Integer scalar that moves the model's random seeds on, so that a random model draws anew for
                 each value. None leaves the seeds where they are.
+            training: Whether the model runs in training mode; its updates of variables are thrown away.
 
         Returns:
             Logits, shape `(batch, classes)`, float32.
@@ -76,7 +82,7 @@ class Predictor:
                 else value
                 for variable, value in zip(model.non_trainable_variables, non_trainable, strict=True)
             ]
-        outputs, _ = model.stateless_call(trainable, non_trainable, x, training=False)
+        outputs, _ = model.stateless_call(trainable, non_trainable, x, training=training)
         return ops.cast(outputs, "float32")
 
     def compiled(self, key: Hashable, function: Callable) -> Callable:

@@ -1,11 +1,13 @@
 """From a recipe to weights: complete results or none, and a resumed run equals an unbroken one."""
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import keras
@@ -53,6 +55,22 @@ def folder(tmp_path):
     folder.mkdir()
     (folder / "recipe.toml").write_text(RECIPE)
     return folder
+
+
+ROBUST = """
+[objective]
+type = "trades"
+epsilon = 0.1
+steps = 3
+[weight_perturbation]
+type = "awp"
+gamma = 0.005
+warmup_epochs = 1
+[early_stopping]
+type = "robust_accuracy"
+epsilon = 0.1
+steps = 5
+"""
 
 
 def assert_same_weights(one, other):
@@ -103,6 +121,18 @@ def test_an_interrupted_run_goes_on_to_the_weights_of_an_unbroken_one(folder, tm
     logs = [json.loads((path / "training_log.json").read_text()) for path in (folder, tmp_path / "unbroken")]
     losses = [[epoch["loss"] for epoch in log["history"]] for log in logs]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def test_an_interrupted_adversarial_run_goes_on_to_the_same_best_epoch_and_weights(folder, tmp_path, monkeypatch):
+    (folder / "recipe.toml").write_text(RECIPE + ROBUST)
+    unbroken = pipeline.train(folder, output_dir=tmp_path / "unbroken")
+    train_and_interrupt(folder, 2, monkeypatch)
+    assert_same_weights(pipeline.train(folder), unbroken)
+    logs = [json.loads((path / "training_log.json").read_text()) for path in (folder, tmp_path / "unbroken")]
+    assert logs[0]["kept_epoch"] == logs[1]["kept_epoch"]
+    robust = [[epoch["val_robust_accuracy"] for epoch in log["history"]] for log in logs]
+    assert robust[0] == robust[1]
+    assert robust[0][logs[0]["kept_epoch"] - 1] == max(robust[0])
 
 
 @pytest.mark.slow
@@ -189,6 +219,33 @@ def test_fewer_epochs_keep_the_milestones_at_their_share():
     assert pipeline.with_epochs(recipe, 1).schedule.type == "constant"
     with pytest.raises(ValueError, match=r"training\.epochs"):
         pipeline.with_epochs(recipe, 0)
+
+
+@pytest.mark.once
+def test_fewer_epochs_keep_the_warm_up_at_its_share():
+    content = load_recipe(ZOO / "cnn_cifar10.standard").model_dump()
+    content["training"]["epochs"] = 100
+    content["schedule"] = {"type": "constant"}
+    content["weight_perturbation"] = {"type": "awp", "warmup_epochs": 10}
+    recipe = parse_recipe(content)
+    assert pipeline.with_epochs(recipe, 20).weight_perturbation.warmup_epochs == 2
+    assert pipeline.with_epochs(recipe, 1).weight_perturbation.warmup_epochs == 0
+
+
+@pytest.mark.once
+def test_extra_images_fill_their_share_of_each_batch(tmp_path):
+    np.savez(tmp_path / "extra.npz", pixels=np.full((40, 8, 8, 1), 16, "uint8"), labels=np.full(40, 9))
+    digest = hashlib.sha256((tmp_path / "extra.npz").read_bytes()).hexdigest()
+    content = tomllib.loads(RECIPE)
+    content["extra_data"] = {"file": "extra.npz", "sha256": digest, "fraction": 0.25}
+    recipe = parse_recipe(content)
+    split = pipeline.load_data(recipe).train
+    batches = pipeline.make_batches(recipe, split, tmp_path)
+    x, y = batches[0]
+    # 40 extra images are fewer than a quarter of 256; they then make up all that there is in each batch.
+    assert len(batches) == len(split) // 232
+    assert len(y) == 192 + 40
+    assert (x[192:].max(axis=(1, 2, 3)) == 1).all()
 
 
 @pytest.mark.once

@@ -51,7 +51,8 @@ class TrainStep:
         non_trainable = [scope.get_current_value(v) for v in self.non_trainable_variables]
         if offsets is None:
             return super().train_step((trainable, non_trainable, optimizer, metrics), data)
-        trainable = [value + offset for value, offset in zip(trainable, offsets, strict=True)]
-        logs, (trainable, *rest) = super().train_step((trainable, non_trainable, optimizer, metrics), data)
-        trainable = [value - offset for value, offset in zip(trainable, offsets, strict=True)]
-        return logs, (trainable, *rest)
+        shifted = [value + offset for value, offset in zip(trainable, offsets, strict=True)]
+        logs, (updated, *rest) = super().train_step((shifted, non_trainable, optimizer, metrics), data)
+        # The step is added to the weights as they were: taking the offset off again would round twice.
+        stepped = [v + (new - old) for v, new, old in zip(trainable, updated, shifted, strict=True)]
+        return logs, (stepped, *rest)

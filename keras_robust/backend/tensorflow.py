@@ -52,9 +52,12 @@ class TrainStep:
         offsets = self.weight_offsets(data[0], data[1])
         if offsets is None:
             return super().train_step(data)
-        for variable, offset in zip(self.trainable_variables, offsets, strict=True):
-            variable.assign_add(offset)
+        # The step is added to the weights as they were: taking the offset off again would round twice.
+        originals = [tf.identity(variable.value) for variable in self.trainable_variables]
+        shifted = [value + offset for value, offset in zip(originals, offsets, strict=True)]
+        for variable, value in zip(self.trainable_variables, shifted, strict=True):
+            variable.assign(value)
         logs = super().train_step(data)
-        for variable, offset in zip(self.trainable_variables, offsets, strict=True):
-            variable.assign_sub(offset)
+        for variable, value, old in zip(self.trainable_variables, originals, shifted, strict=True):
+            variable.assign(value + (variable.value - old))
         return logs

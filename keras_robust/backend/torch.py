@@ -63,11 +63,15 @@ class TrainStep:
             offsets = self.weight_offsets(data[0], data[1])
         if offsets is None:
             return super().train_step(data)
+        # The step is added to the weights as they were: taking the offset off again would round twice.
+        weights = [variable.value for variable in self.trainable_variables]
         with torch.no_grad():
-            for variable, offset in zip(self.trainable_variables, offsets, strict=True):
-                variable.value.add_(offset)
+            originals = [value.detach().clone() for value in weights]
+            for value, offset in zip(weights, offsets, strict=True):
+                value.add_(offset)
+            shifted = [value.detach().clone() for value in weights]
         logs = super().train_step(data)
         with torch.no_grad():
-            for variable, offset in zip(self.trainable_variables, offsets, strict=True):
-                variable.value.sub_(offset)
+            for value, original, old in zip(weights, originals, shifted, strict=True):
+                value.sub_(old).add_(original)
         return logs

@@ -6,3 +6,4 @@ from keras_robust.datasets.registry import Info as Info
 from keras_robust.datasets.registry import info as info
 from keras_robust.datasets.registry import list_datasets as list_datasets
 from keras_robust.datasets.registry import load as load
+from keras_robust.datasets.tensorflow_datasets import data_folder as data_folder

@@ -29,7 +29,7 @@ def read(name: str, data_dir: str | Path | None, download: bool) -> tuple[Split,
         ImportError: If TensorFlow Datasets or TensorFlow, its reader, is not installed.
     """
     tfds = _library(name)
-    folder = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    folder = data_folder(data_dir)
     try:
         builder = tfds.builder(name, data_dir=str(folder))
         present = bool(builder.info.splits)
@@ -46,6 +46,11 @@ def read(name: str, data_dir: str | Path | None, download: bool) -> tuple[Split,
             )
         builder.download_and_prepare()
     return _read_split(tfds, builder, "train"), _read_split(tfds, builder, "test")
+
+
+def data_folder(data_dir: str | Path | None = None) -> Path:
+    """Returns the folder of the data sets: the given one, else TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def _library(name: str) -> Any:

@@ -16,6 +16,7 @@ from keras_robust.layers import KAP, KMP, Conv2D, GaussianNoise, WeightMap
 DATA_FORMAT = "channels_last"
 POOLINGS = (None, "kap", "kmp")
 CONVOLUTIONS = ("conv", "smoothing", "unsharp")
+ACTIVATIONS = ("relu", "softplus")
 
 
 class Seeds:
@@ -157,6 +158,26 @@ def alternating(layer: str, alternate: bool) -> Iterator[str]:
 def batch_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     """Normalises with PyTorch's constants: epsilon 1e-5, moving averages that keep 0.9."""
     return layers.BatchNormalization(axis=-1, epsilon=1e-5, momentum=0.9, name=name)(x)
+
+
+def activate(x: keras.KerasTensor, activation: str = "relu", *, name: str) -> keras.KerasTensor:
+    """Applies the activation between two layers.
+
+    Args:
+        x: Symbolic activations.
+        activation: `"relu"`, or `"softplus"`, log(1 + exp(x)), which has a gradient everywhere.
+        name: Prefix of the layer's name.
+
+    Returns:
+        Symbolic tensor of the shape of `x`.
+
+    Raises:
+        ValueError: If the activation is unknown.
+    """
+    check_choice("activation", activation, ACTIVATIONS)
+    if activation == "relu":
+        return layers.ReLU(name=f"{name}_relu")(x)
+    return layers.Activation(activation, name=f"{name}_{activation}")(x)
 
 
 def dense(

@@ -37,6 +37,7 @@ def kap_cnn(
     kap_layers: int | Sequence[int] | None = None,
     sigma: float = 0.0,
     with_noise_layers: bool = False,
+    activation: str = "relu",
     seed: int | None = None,
 ) -> keras.Model:
     """Builds a net of one to three strided convolutions of 64, 144 and 256 channels times the multiplier squared.
@@ -54,6 +55,7 @@ def kap_cnn(
         kap_layers: The first so many convolutions are pooled, or those at these positions from 1; None pools all.
         sigma: Noise on pixels and after each pooling, in training, in pixel units.
         with_noise_layers: Whether noise layers are there also for `sigma=0`, to be set later.
+        activation: `"relu"` or `"softplus"`.
         seed: Seed of the initial weights and the noise.
 
     Returns:
@@ -89,7 +91,7 @@ def kap_cnn(
         )
         x = noise(x, role="activation", name=f"{name}_noise")
         x = blocks.batch_norm(x, name=f"{name}_bn")
-        x = layers.ReLU(name=f"{name}_relu")(x)
+        x = blocks.activate(x, activation, name=name)
     x = blocks.global_pool(x)
     return keras.Model(inputs, blocks.logits(x, num_classes, seeds), name="kap_cnn")
 
@@ -106,6 +108,7 @@ def kap_ensemble_cnn(
     padding: str = "centered",
     sigma: float = 0.0,
     with_noise_layers: bool = False,
+    activation: str = "relu",
     seed: int | None = None,
 ) -> keras.Model:
     """Builds the net whose ensembles grow while their number stays 64, 144 and 225.
@@ -124,6 +127,7 @@ def kap_ensemble_cnn(
             `strides=pool_size`.
         sigma: Noise on pixels and after each pooling, in training, in pixel units.
         with_noise_layers: Whether noise layers are there also for `sigma=0`, to be set later.
+        activation: `"relu"` or `"softplus"`.
         seed: Seed of the initial weights and the noise.
 
     Returns:
@@ -161,7 +165,7 @@ def kap_ensemble_cnn(
         )
         x = noise(x, role="activation", name=f"{name}_noise")
         x = blocks.batch_norm(x, name=f"{name}_bn")
-        x = layers.ReLU(name=f"{name}_relu")(x)
+        x = blocks.activate(x, activation, name=name)
         if position != 2:
             x = layers.MaxPooling2D(2, data_format=blocks.DATA_FORMAT, name=f"{name}_max_pool")(x)
     x = blocks.global_pool(x)
@@ -179,6 +183,7 @@ def wm_cnn(
     batch_normalization: bool = False,
     input_scale: bool = False,
     dense_units: int = 64,
+    activation: str = "relu",
     seed: int | None = None,
 ) -> keras.Model:
     """Builds the net of three convolutions or weight maps and two dense layers.
@@ -195,6 +200,7 @@ def wm_cnn(
         batch_normalization: Whether to normalise before each ReLU of the three layers.
         input_scale: Whether a learned map multiplies the image, pixel by pixel; it starts from ones.
         dense_units: Units of the hidden dense layer.
+        activation: `"relu"` or `"softplus"`.
         seed: Seed of the initial weights.
 
     Returns:
@@ -232,7 +238,7 @@ def wm_cnn(
         x = blocks.conv_or_map(x, layer, width, kernel_size, padding=padding, seeds=seeds, name=name)
         if batch_normalization:
             x = blocks.batch_norm(x, name=f"{name}_bn")
-        x = layers.ReLU(name=f"{name}_relu")(x)
+        x = blocks.activate(x, activation, name=name)
     x = layers.Flatten(data_format=blocks.DATA_FORMAT, name="flatten")(x)
-    x = blocks.dense(x, dense_units, activation="relu", seeds=seeds, name="hidden")
+    x = blocks.dense(x, dense_units, activation=activation, seeds=seeds, name="hidden")
     return keras.Model(inputs, blocks.logits(x, num_classes, seeds), name="wm_cnn")

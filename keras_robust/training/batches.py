@@ -1,6 +1,7 @@
 """Training batches that depend on (seed, epoch, batch) alone: alike on every backend, and in a resumed run."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -72,3 +73,78 @@ class Batches(keras.utils.PyDataset):
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(entropy=self.seed, spawn_key=key))
+
+
+class MixedBatches(keras.utils.PyDataset):
+    """Joins each labelled batch with one of extra images, such as pseudo-labelled ones.
+
+    An epoch stays as many images long as the labelled set: with halves of equal size it sees half of the labelled
+    images, others each time. Extra images are drawn without replacement until they are used up.
+
+    Args:
+        labelled: Batches of labelled images, `batch_size` of them in each joined batch.
+        extra: Batches of extra images of the same shape; half of each batch in the papers.
+
+    Reference:
+        Carmon et al., 2019, https://arxiv.org/abs/1905.13736 (section 5 and appendix B)
+    """
+
+    def __init__(self, labelled: Batches, extra: Batches):
+        super().__init__()
+        if labelled.pixels.shape[1:] != extra.pixels.shape[1:]:
+            raise ValueError(
+                "`extra` must hold images of the shape of `labelled`. "
+                f"Received: {extra.pixels.shape[1:]} and {labelled.pixels.shape[1:]}. Resize the extra images."
+            )
+        self.labelled = labelled
+        self.extra = extra
+        self.batch_size = labelled.batch_size + extra.batch_size
+
+    def __len__(self) -> int:
+        return max(1, len(self.labelled.pixels) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        halves = self.labelled[index], self.extra[index % len(self.extra)]
+        x, y = (np.concatenate(parts) for parts in zip(*halves, strict=True))
+        return x, y
+
+    def follow_epochs(self) -> keras.callbacks.Callback:
+        """Returns the callback that tells these batches which epoch `fit` is in."""
+
+        def follow(epoch, logs):
+            self.labelled.epoch = self.extra.epoch = epoch
+
+        return keras.callbacks.LambdaCallback(on_epoch_begin=follow)
+
+
+class ReplayedBatches(keras.utils.PyDataset):
+    """Hands out each batch several times in a row, as `FreeAdversarial` needs.
+
+    Args:
+        batches: The batches.
+        replays: How often each is handed out.
+
+    Raises:
+        ValueError: If `replays` is not a positive integer.
+    """
+
+    def __init__(self, batches: Batches | MixedBatches, replays: int):
+        super().__init__()
+        check_positive_integer("replays", replays)
+        self.batches = batches
+        self.replays = replays
+        self.batch_size = batches.batch_size
+
+    def __len__(self) -> int:
+        return len(self.batches) * self.replays
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.batches[index // self.replays]
+
+    def follow_epochs(self) -> keras.callbacks.Callback:
+        """Returns the callback that tells these batches which epoch `fit` is in."""
+        return self.batches.follow_epochs()
+
+
+AnyBatches: TypeAlias = Batches | MixedBatches | ReplayedBatches
+"""What `fit` can take batches from."""

@@ -17,6 +17,8 @@ class Perturbation(abc.ABC):
     """
 
     variables: tuple[keras.Variable, ...] = ()
+    adversarial = False
+    """Whether it searches for adversarial examples; a trainer takes one such perturbation."""
 
     @abc.abstractmethod
     def __call__(self, model: keras.Model, x: Tensor, y: Tensor, seed: keras.random.SeedGenerator) -> Tensor:

@@ -1,10 +1,12 @@
 """What `fit` shows and keeps while it runs: a bar with the time left, a history, a checkpoint each epoch."""
 
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -86,13 +88,21 @@ class Checkpoint(keras.callbacks.Callback):
         path: File of the state, replaced whole after each epoch.
         facts: What identifies the run, saved with the state.
         history: Figures of the epochs that an earlier run finished.
+        kept: Called after each epoch for arrays that are saved with the state.
     """
 
-    def __init__(self, path: Path, facts: dict[str, Any], history: list[dict[str, Any]]):
+    def __init__(
+        self,
+        path: Path,
+        facts: dict[str, Any],
+        history: list[dict[str, Any]],
+        kept: Callable[[], Mapping[str, np.ndarray]] = dict,
+    ):
         super().__init__()
         self.path = path
         self.facts = facts
         self.history = list(history)
+        self.kept = kept
 
     def on_epoch_begin(self, epoch: int, logs=None) -> None:
         """Starts the clock."""
@@ -105,4 +115,5 @@ class Checkpoint(keras.callbacks.Callback):
         rate = float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate))
         seconds = round(time.monotonic() - self._start, 3)
         self.history.append({"epoch": epoch + 1, **figures, "learning_rate": rate, "seconds": seconds})
-        save_state(self.path, trainer, {**self.facts, "epoch": epoch + 1, "history": self.history})
+        facts = {**self.facts, "epoch": epoch + 1, "history": self.history}
+        save_state(self.path, trainer, facts, self.kept())

@@ -1,6 +1,6 @@
 """Recipes: the one input of a training, a TOML file whose every key is checked before any work starts.
 
-To add a part that a recipe may name (an objective, a term, a weight perturbation), write its table as a `_Table`
+To add a part that a recipe may name (an objective, a term, a weight perturbation), write its table in `tables.py`,
 with a `type`, and add the field to `Recipe`. Defaults never change: digests leave them out, so that a new
 option keeps the digest of every older recipe.
 """
@@ -9,135 +9,33 @@ import difflib
 import hashlib
 import json
 import tomllib
-import types
 import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from keras_robust.training.tables import (
+    AugmentationTable,
+    AWPTable,
+    DatasetTable,
+    EarlyStoppingTable,
+    EvaluationTable,
+    ExtraDataTable,
+    MetadataTable,
+    ModelTable,
+    ObjectiveTable,
+    OptimizerTable,
+    PerturbationTable,
+    ScheduleTable,
+    Table,
+    TrainingTable,
+)
 
 _NOT_TRAINING = {"name", "evaluation", "metadata"}
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class DatasetTable(_Table):
-    """Which images; `validation_fraction` of the training images is held out."""
-
-    name: str
-    validation_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
-
-
-class ModelTable(_Table):
-    """Builder of `keras_robust.models` and its arguments."""
-
-    builder: str
-    arguments: dict[str, Any] = {}
-
-
-class TrainingTable(_Table):
-    """Length of the training."""
-
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-
-
-class OptimizerTable(_Table):
-    """Optimizer in PyTorch's meaning; `weight_decay` is added to the gradient of every parameter."""
-
-    name: Literal["sgd", "adam"]
-    learning_rate: float = Field(gt=0.0)
-    momentum: float = Field(default=0.0, ge=0.0, lt=1.0)
-    nesterov: bool = False
-    weight_decay: float = Field(default=0.0, ge=0.0)
-
-    @model_validator(mode="after")
-    def _momentum_belongs_to_sgd(self):
-        if self.name == "adam" and (self.momentum or self.nesterov):
-            raise ValueError("`momentum` and `nesterov` belong to the optimizer 'sgd'; remove them")
-        if self.nesterov and not self.momentum:
-            raise ValueError("`nesterov` needs a positive `momentum`")
-        return self
-
-
-class ScheduleTable(_Table):
-    """Learning rate over epochs: constant, piecewise (times `factor` at each milestone), cosine or cyclic.
-
-    `cyclic` rises linearly from 0 to the learning rate at `peak` (a fraction of the epochs) and falls back to 0.
-    """
-
-    type: Literal["constant", "piecewise", "cosine", "cyclic"] = "constant"
-    milestones: list[int] = []
-    factor: float = Field(default=0.1, gt=0.0, lt=1.0)
-    peak: float = Field(default=0.5, gt=0.0, lt=1.0)
-
-    @model_validator(mode="after")
-    def _milestones_belong_to_piecewise(self):
-        if (self.type == "piecewise") != bool(self.milestones):
-            raise ValueError("`milestones` (epochs) must be given for the type 'piecewise', and only for it")
-        if sorted(set(self.milestones)) != self.milestones or (self.milestones and self.milestones[0] < 1):
-            raise ValueError("`milestones` must be positive and rise")
-        return self
-
-
-class AugmentationTable(_Table):
-    """Random crop after zero padding by `random_crop` pixels, and random horizontal flip."""
-
-    random_crop: int = Field(default=0, ge=0)
-    horizontal_flip: bool = False
-
-
-class GaussianNoiseTable(_Table):
-    """Gaussian noise on the input, for models that hold no noise layer of their own."""
-
-    type: Literal["gaussian_noise"]
-    sigma: float = Field(gt=0.0)
-
-
-class AttackTable(_Table):
-    """One attack of the evaluation, at one epsilon or several; options left out keep their defaults."""
-
-    name: Literal["fgsm", "pgd", "apgd", "fab", "square", "autoattack"]
-    norm: Literal["Linf", "L2", "L1"]
-    epsilon: float | list[float]
-    steps: int | None = Field(default=None, ge=1)
-    step_size: float | None = Field(default=None, gt=0.0)
-    restarts: int | None = Field(default=None, ge=1)
-    random_start: bool | None = None
-    loss: str | None = None
-    targets: int | None = Field(default=None, ge=1)
-    queries: int | None = Field(default=None, ge=1)
-    eot: int | None = Field(default=None, ge=1)
-    version: Literal["standard", "plus", "rand"] | None = None
-
-
-class NoiseTable(_Table):
-    """Accuracy under noise at several levels: sigma of Gaussian noise, the upper bound of uniform noise."""
-
-    type: Literal["gaussian", "uniform"]
-    levels: list[float]
-
-
-class EvaluationTable(_Table):
-    """What `keras-robust evaluate` does where the command line does not say otherwise."""
-
-    images: int = Field(default=1000, ge=1)
-    stages_alone: int = Field(default=0, ge=0)  # first images on which each attack of AutoAttack runs alone too
-    attacks: list[AttackTable] = []
-    noise: list[NoiseTable] = []
-
-
-class MetadataTable(_Table):
-    """What the model card says."""
-
-    description: str
-    licence: str = "Apache-2.0"
-    references: list[str] = []
-
-
-class Recipe(_Table):
+class Recipe(Table):
     """Everything that decides a training, and the evaluation that goes with it."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+\.[a-z0-9_.]+$")
@@ -148,7 +46,11 @@ class Recipe(_Table):
     optimizer: OptimizerTable
     schedule: ScheduleTable = ScheduleTable()
     augmentation: AugmentationTable = AugmentationTable()
-    perturbations: list[GaussianNoiseTable] = []
+    perturbations: list[PerturbationTable] = Field(default_factory=list)
+    objective: ObjectiveTable | None = None
+    weight_perturbation: AWPTable | None = None
+    extra_data: ExtraDataTable | None = None
+    early_stopping: EarlyStoppingTable | None = None
     evaluation: EvaluationTable = EvaluationTable()
     metadata: MetadataTable | None = None
 
@@ -158,6 +60,28 @@ class Recipe(_Table):
             raise ValueError(
                 f"`schedule.milestones` must be smaller than `training.epochs`, {self.training.epochs}: "
                 "a later one is never reached"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _adversarial_parts_fit(self):
+        searches = [table.type for table in self.perturbations if table.type != "gaussian_noise"]
+        if self.objective is not None and self.objective.type == "trades":
+            searches.insert(0, "trades")
+        if len(searches) > 1:
+            raise ValueError(
+                f"adversarial examples must be made in one place, not in {' and '.join(map(repr, searches))}: "
+                "keep one of them (the objective 'trades' makes its own)"
+            )
+        if self.weight_perturbation and self.weight_perturbation.warmup_epochs >= self.training.epochs:
+            raise ValueError(
+                f"`weight_perturbation.warmup_epochs` must be smaller than `training.epochs`, "
+                f"{self.training.epochs}: otherwise it never acts"
+            )
+        if self.early_stopping is not None and not self.dataset.validation_fraction:
+            raise ValueError(
+                "`early_stopping` needs a positive `dataset.validation_fraction`: it must not choose by the test "
+                "images"
             )
         return self
 
@@ -215,7 +139,16 @@ def parse_recipe(content: dict[str, Any], source: str = "<dict>") -> Recipe:
 
 
 def _location(item: Any) -> list[Any]:
-    return [part for part in item["loc"] if part not in ("float", "list[float]")]
+    """Keys from the top to the error, without the names of types that pydantic adds."""
+    tables: list[type[BaseModel]] = [Recipe]
+    location: list[Any] = []
+    for part in item["loc"]:
+        if part in ("float", "list[float]") or part in map(_type, tables):
+            tables = [table for table in tables if _type(table) in (None, part)]
+            continue
+        location.append(part)
+        tables = tables if isinstance(part, int) else _tables_at(tables, part)
+    return location
 
 
 def _key(item: Any) -> str:
@@ -228,27 +161,49 @@ def _explain(item: Any) -> str:
     received = repr(item["input"])
     received = received if len(received) <= 80 else received[:77] + "..."
     if item["type"] == "extra_forbidden":
-        known = _keys_at(location[:-1])
+        known = _keys_beside(item)
         close = difflib.get_close_matches(str(location[-1]), known, n=2, cutoff=0.5)
         hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"Known keys: {', '.join(known)}."
         return f"unknown key `{key}`. Received: {received}. {hint}"
     if item["type"] == "missing":
         return f"`{key}` is missing. Add it."
+    if item["type"] == "union_tag_not_found":
+        return f"`{key}.type` is missing. Add it."
+    if item["type"] == "union_tag_invalid":
+        context = item["ctx"]
+        return f"`{key}.type` should be one of {context['expected_tags']}. Received: {context['tag']!r}."
     message = item["msg"].removeprefix("Value error, ").replace("valid dictionary or instance of", "table like")
     if "list[float]" in item["loc"]:
         message = "Input should be a number or a list of numbers"
     return f"`{key}`: {message}. Received: {received}."
 
 
-def _keys_at(location: list[Any]) -> list[str]:
-    """Names of the keys that the table at that place of a recipe may have."""
-    table: Any = Recipe
-    for part in location:
-        if isinstance(part, int):
-            continue
-        annotation = table.model_fields[part].annotation
-        while not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            inner = [each for each in typing.get_args(annotation) if each is not types.NoneType]
-            annotation = inner[0]
-        table = annotation
-    return list(table.model_fields)
+def _keys_beside(item: Any) -> list[str]:
+    """Names of the keys that the table of an unknown key may have."""
+    tables: list[type[BaseModel]] = [Recipe]
+    for part in item["loc"][:-1]:
+        tagged = [table for table in tables if _type(table) == part]
+        if tagged:
+            tables = tagged
+        elif not isinstance(part, int):
+            tables = _tables_at(tables, part)
+    return list(tables[0].model_fields)
+
+
+def _type(table: type[BaseModel]) -> str | None:
+    """The fixed `type` of a table that a recipe chooses among others; None for other tables."""
+    field = table.model_fields.get("type")
+    values = typing.get_args(field.annotation) if field is not None else ()
+    return values[0] if len(values) == 1 else None
+
+
+def _tables_at(tables: list[type[BaseModel]], key: str) -> list[type[BaseModel]]:
+    """Tables that the value of a key may be."""
+    fields = [table.model_fields[key] for table in tables if key in table.model_fields]
+    return [found for field in fields for found in _tables_in(field.annotation)]
+
+
+def _tables_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [table for inner in typing.get_args(annotation) for table in _tables_in(inner)]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import keras
+from keras import ops
 
 from keras_robust import backend
 from keras_robust.checks import Tensor
@@ -25,12 +26,16 @@ class RobustTrainer(backend.TrainStep, keras.Model):
             is the perturbed batch, `y_pred` the model's output on it and `x_clean` the batch before
             perturbation.
         terms: Added to the loss in training; same signature.
-        weight_perturbation: Offsets put on the trainable variables for the step: `(model, x, y) -> list or
-            None`.
+        weight_perturbation: Offsets put on the model's trainable variables for the step: `(model, x, y, loss) ->
+            list or None`, where `loss` is a pure function of the list of their values: the objective (without
+            `terms`) on this batch, in training mode.
         seed: Seed of the perturbations.
 
+    An objective may bring a perturbation of its own (`Trades` does), which then acts first, on the clean batch.
+
     Raises:
-        ValueError: If `model` is not a Keras model, or a part is not callable.
+        ValueError: If `model` is not a Keras model, a part is not callable, or two parts make adversarial
+            examples.
     """
 
     def __init__(
@@ -56,7 +61,15 @@ class RobustTrainer(backend.TrainStep, keras.Model):
                     f"Received: {part!r}. Pass an object such as GaussianNoiseInput(sigma=0.1)."
                 )
         self.model = model
-        self.perturbations = tuple(perturbations)
+        own = getattr(objective, "perturbation", None)
+        self.perturbations = (*(() if own is None else (own,)), *perturbations)
+        adversarial = [each for each in self.perturbations if getattr(each, "adversarial", False)]
+        if len(adversarial) > 1:
+            raise ValueError(
+                "Adversarial examples must be made in one place: a second search would start from the examples of "
+                f"the first and leave its ball. Received: {', '.join(map(repr, adversarial))}. Keep one of them; "
+                "an objective such as Trades makes its own."
+            )
         self.objective = objective
         self.terms = tuple(terms)
         self.weight_perturbation = weight_perturbation
@@ -82,20 +95,41 @@ class RobustTrainer(backend.TrainStep, keras.Model):
 
     def weight_offsets(self, x: Tensor, y: Tensor) -> list | None:
         """Returns the offsets of the trainable variables for this step, or None."""
-        return None if self.weight_perturbation is None else self.weight_perturbation(self.model, x, y)
+        if self.weight_perturbation is None:
+            return None
+        weights = self.model.trainable_variables
+        own = {id(variable) for variable in weights}
+        others = [v for v in (*self.trainable_variables, *self.non_trainable_variables) if id(v) not in own]
+        lent = [(variable, ops.stop_gradient(variable.value)) for variable in others]
+
+        def loss(values):
+            # The scope throws away what the pass does to running averages and random seeds.
+            with keras.StatelessScope(state_mapping=[*zip(weights, values, strict=True), *lent]):
+                return self._main_loss(x, y, self.model(x, training=True))
+
+        offsets = self.weight_perturbation(self.model, x, y, loss)
+        if offsets is None:
+            return None
+        offset_of = {id(variable): offset for variable, offset in zip(weights, offsets, strict=True)}
+        return [
+            offset_of[id(variable)] if id(variable) in own else ops.zeros_like(variable.value)
+            for variable in self.trainable_variables
+        ]
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> Tensor:
         """Returns the compiled loss or the objective, plus the terms; Keras's documented extension point."""
         if not training or (self.objective is None and not self.terms):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        x_clean = self._clean.value
-        if self.objective is None:
-            loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-        else:
-            loss = sum(self.losses, start=self.objective(self.model, x, y, y_pred, x_clean))
+        loss = self._main_loss(x, y, y_pred, sample_weight)
         for term in self.terms:
-            loss = loss + term(self.model, x, y, y_pred, x_clean)
+            loss = loss + term(self.model, x, y, y_pred, self._clean.value)
         return loss
+
+    def _main_loss(self, x, y, y_pred, sample_weight=None):
+        """The compiled loss or the objective, without the terms."""
+        if self.objective is None:
+            return super().compute_loss(x, y, y_pred, sample_weight, training=True)
+        return sum(self.losses, start=self.objective(self.model, x, y, y_pred, self._clean.value))
 
 
 class _Slot:

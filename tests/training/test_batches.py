@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_robust.augmentations import CropFlip
-from keras_robust.training import Batches
+from keras_robust.training import Batches, MixedBatches
 
 pytestmark = pytest.mark.once
 
@@ -59,3 +59,30 @@ def test_fewer_images_than_a_batch_make_one_batch():
 def test_labels_of_another_number_are_refused():
     with pytest.raises(ValueError, match="10 images, 9 labels"):
         Batches(PIXELS, LABELS[:9])
+
+
+def test_a_mixed_batch_holds_its_share_of_extra_images_and_an_epoch_is_as_long_as_the_labelled_set():
+    extra = Batches(255 - PIXELS[:6], LABELS[:6] + 100, maximum=255, batch_size=2, seed=5)
+    mixed = MixedBatches(make(batch_size=2, augment=None), extra)
+    assert len(mixed) == 2  # 10 images, 4 a batch
+    for x, y in epoch(mixed, 0):
+        assert x.shape == (4, 4, 4, 1)
+        assert (y >= 100).tolist() == [False, False, True, True]
+        np.testing.assert_allclose(x[2:], (255 - PIXELS[y[2:] - 100]) / np.float32(255), rtol=1e-7)
+
+
+def test_mixed_batches_use_up_all_extra_images_before_they_repeat_one():
+    extra = Batches(PIXELS[:4], LABELS[:4] + 100, batch_size=2, seed=5)
+    mixed = MixedBatches(make(batch_size=2, augment=None), extra)
+    found = [y[2:] for y in (mixed[index][1] for index in range(4))]
+    assert sorted(np.concatenate(found[:2])) == [100, 101, 102, 103]
+    np.testing.assert_array_equal(found[2], found[0])
+
+
+def test_mixed_batches_follow_the_epochs_and_refuse_images_of_another_shape():
+    extra = Batches(PIXELS[:4], LABELS[:4], batch_size=2)
+    mixed = MixedBatches(make(batch_size=2), extra)
+    mixed.follow_epochs().on_epoch_begin(3)
+    assert mixed.labelled.epoch == extra.epoch == 3
+    with pytest.raises(ValueError, match=r"\(2, 4, 1\)"):
+        MixedBatches(make(), Batches(PIXELS[:, :2], LABELS))

@@ -73,6 +73,61 @@ def test_a_perturbation_of_unknown_type_is_refused():
         parse_recipe({**CONTENT, "perturbations": [{"type": "noise", "sigma": 0.1}]})
 
 
+ADVERSARIAL = {"type": "adversarial", "epsilon": 0.1}
+TRADES = {"type": "trades", "epsilon": 0.1}
+
+
+def test_the_parts_of_adversarial_training_are_accepted_with_the_defaults_of_the_papers():
+    content = {**changed("dataset", validation_fraction=0.1), "perturbations": [ADVERSARIAL]}
+    content["weight_perturbation"] = {"type": "awp"}
+    content["early_stopping"] = {"type": "robust_accuracy", "epsilon": 0.1}
+    recipe = parse_recipe(content)
+    assert recipe.perturbations[0].steps == 10
+    assert recipe.weight_perturbation.gamma == 0.01
+    assert recipe.early_stopping.steps == 20
+    assert parse_recipe({**CONTENT, "objective": TRADES}).objective.beta == 6.0
+
+
+@pytest.mark.parametrize(
+    ("tables", "named"),
+    [
+        ({"perturbations": [{**ADVERSARIAL, "step": 3}]}, r"`perturbations\.0\.step`.*3.*'steps'"),
+        ({"perturbations": [{**ADVERSARIAL, "sigma": 3}]}, r"unknown key `perturbations\.0\.sigma`.*Known keys"),
+        ({"perturbations": [{"type": "adversarial"}]}, r"`perturbations\.0\.epsilon` is missing"),
+        ({"perturbations": [{"epsilon": 0.1}]}, r"`perturbations\.0\.type` is missing"),
+        (
+            {"perturbations": [{**ADVERSARIAL, "steps": 0}]},
+            r"`perturbations\.0\.steps`.*to 1.*Received: 0",
+        ),
+        ({"objective": {**TRADES, "betas": 6.0}}, r"unknown key `objective\.betas`.*'beta'"),
+        ({"objective": {**TRADES, "norm": "linf"}}, r"`objective\.norm`.*'Linf'.*Received: 'linf'"),
+        ({"objective": {"type": "mart"}}, r"`objective\.type`.*'cross_entropy', 'trades'.*Received: 'mart'"),
+        ({"weight_perturbation": {"type": "awp", "gama": 0.1}}, r"`weight_perturbation\.gama`.*'gamma'"),
+        ({"weight_perturbation": {"type": "awp", "warmup_epochs": 20}}, r"warmup_epochs.*smaller than.*20"),
+        (
+            {"early_stopping": {"type": "robust_accuracy", "epsilon": 0.1}},
+            r"`dataset\.validation_fraction`",
+        ),
+        ({"perturbations": [ADVERSARIAL], "objective": TRADES}, r"one place, not in 'trades' and 'adversarial'"),
+        ({"extra_data": {"file": "x.npz", "sha256": "12"}}, r"`extra_data\.sha256`"),
+    ],
+)
+def test_a_wrong_part_is_named_with_its_key(tables, named):
+    with pytest.raises(ValueError, match=named):
+        parse_recipe({**CONTENT, **tables})
+
+
+def test_the_digest_changes_with_each_part_of_the_training():
+    contents = [
+        CONTENT,
+        {**CONTENT, "perturbations": [ADVERSARIAL]},
+        {**CONTENT, "perturbations": [{**ADVERSARIAL, "steps": 5}]},
+        {**CONTENT, "objective": TRADES},
+        {**CONTENT, "weight_perturbation": {"type": "awp"}},
+    ]
+    assert len({parse_recipe(content).digest() for content in contents}) == len(contents)
+
+
 def test_a_missing_table_and_a_wrong_name_are_both_reported():
     content = {**CONTENT, "name": "No Name"}
     del content["model"]

@@ -136,7 +136,7 @@ def test_weight_offsets_are_on_in_the_step_and_off_after_it():
     trainer = RobustTrainer(
         model,
         objective=lambda model, x, y, y_pred, x_clean: ops.mean(y_pred),
-        weight_perturbation=lambda model, x, y: [ops.ones((4, 3))],
+        weight_perturbation=lambda model, x, y, loss: [ops.ones((4, 3))],
     )
     history = fit(compiled(trainer), x, y)
     np.testing.assert_allclose(history["loss"], [x.sum(axis=1).mean()], rtol=1e-5)

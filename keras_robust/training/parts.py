@@ -1,0 +1,125 @@
+"""From the tables of a recipe to the parts of a `RobustTrainer`."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from keras_robust.attacks import PGD
+from keras_robust.checks import Tensor
+from keras_robust.training.adversarial import Adversarial
+from keras_robust.training.early_stopping import RobustEarlyStopping
+from keras_robust.training.free import FreeAdversarial
+from keras_robust.training.objectives import CrossEntropy, Objective, Trades
+from keras_robust.training.perturbations import GaussianNoiseInput, Perturbation
+from keras_robust.training.recipe import Recipe
+from keras_robust.training.tables import AdversarialTable, ExtraDataTable, GaussianNoiseTable, TradesTable
+from keras_robust.training.weight_perturbation import AWP
+
+
+def make_perturbations(recipe: Recipe, input_shape: tuple[int, ...]) -> list[Perturbation]:
+    """Returns the perturbations of a recipe, in its order.
+
+    Args:
+        recipe: The recipe.
+        input_shape: Shape of one image, `(height, width, channels)`.
+
+    Returns:
+        The perturbations.
+
+    Raises:
+        ValueError: If a value does not go with its norm.
+    """
+    parts: list[Perturbation] = []
+    for table in recipe.perturbations:
+        options = table.model_dump(exclude={"type", "replays"})
+        if isinstance(table, GaussianNoiseTable):
+            parts.append(GaussianNoiseInput(**options))
+        elif isinstance(table, AdversarialTable):
+            parts.append(Adversarial(**options))
+        else:
+            parts.append(FreeAdversarial((recipe.training.batch_size, *input_shape), **options))
+    return parts
+
+
+def make_objective(recipe: Recipe) -> Objective | None:
+    """Returns the objective of a recipe; None for plain cross-entropy.
+
+    Args:
+        recipe: The recipe.
+
+    Returns:
+        The objective.
+
+    Raises:
+        ValueError: If a value does not go with its norm.
+    """
+    table = recipe.objective
+    if table is None:
+        return None
+    options = table.model_dump(exclude={"type"})
+    return Trades(**options) if isinstance(table, TradesTable) else CrossEntropy(**options)
+
+
+def make_weight_perturbation(recipe: Recipe, steps_per_epoch: int) -> AWP | None:
+    """Returns the weight perturbation of a recipe, its warm-up turned from epochs to steps.
+
+    Args:
+        recipe: The recipe.
+        steps_per_epoch: Batches of an epoch.
+
+    Returns:
+        The weight perturbation, or None.
+    """
+    table = recipe.weight_perturbation
+    return None if table is None else AWP(table.gamma, warmup=table.warmup_epochs * steps_per_epoch)
+
+
+def make_early_stopping(recipe: Recipe, x: Tensor, y: Tensor) -> RobustEarlyStopping | None:
+    """Returns the early stopping of a recipe.
+
+    Args:
+        recipe: The recipe.
+        x: Images held out of the training set, in [0, 1].
+        y: Their labels.
+
+    Returns:
+        The callback, or None.
+
+    Raises:
+        ValueError: If a value does not go with its norm.
+    """
+    table = recipe.early_stopping
+    if table is None:
+        return None
+    return RobustEarlyStopping(PGD(**table.model_dump(exclude={"type"})), x, y, seed=recipe.seed)
+
+
+def read_extra_data(table: ExtraDataTable, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Reads extra images and checks that they are those that the recipe means.
+
+    Args:
+        table: Table of the recipe.
+        folder: Folder of the data sets.
+
+    Returns:
+        Pixels as stored, shape `(images, height, width, channels)`, and int32 labels, shape `(images,)`.
+
+    Raises:
+        ValueError: If the file is absent, another one, or does not hold images and labels.
+    """
+    path = folder / table.file
+    if not path.is_file():
+        raise ValueError(f"`extra_data.file` must be in the folder of the data sets. Received: {path}, absent.")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != table.sha256:
+        raise ValueError(
+            f"{path} must be the file that the recipe was written for, SHA-256 {table.sha256}. Received: {digest}."
+        )
+    with np.load(path, allow_pickle=False) as stored:
+        if not {"pixels", "labels"} <= set(stored.files):
+            raise ValueError(
+                f"{path} must hold the arrays `pixels` and `labels`. Received: {', '.join(stored.files)}."
+            )
+        return stored["pixels"], stored["labels"].astype("int32")

@@ -1,0 +1,206 @@
+"""The tables of a recipe; every key is known and checked."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Norm = Literal["Linf", "L2", "L1"]
+
+
+class Table(BaseModel):
+    """A table whose every key is known and of its type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DatasetTable(Table):
+    """Which images; `validation_fraction` of the training images is held out."""
+
+    name: str
+    validation_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+
+class ModelTable(Table):
+    """Builder of `keras_robust.models` and its arguments."""
+
+    builder: str
+    arguments: dict[str, Any] = {}
+
+
+class TrainingTable(Table):
+    """Length of the training."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+
+
+class OptimizerTable(Table):
+    """Optimizer in PyTorch's meaning; `weight_decay` is added to the gradient of every parameter."""
+
+    name: Literal["sgd", "adam"]
+    learning_rate: float = Field(gt=0.0)
+    momentum: float = Field(default=0.0, ge=0.0, lt=1.0)
+    nesterov: bool = False
+    weight_decay: float = Field(default=0.0, ge=0.0)
+
+    @model_validator(mode="after")
+    def _momentum_belongs_to_sgd(self):
+        if self.name == "adam" and (self.momentum or self.nesterov):
+            raise ValueError("`momentum` and `nesterov` belong to the optimizer 'sgd'; remove them")
+        if self.nesterov and not self.momentum:
+            raise ValueError("`nesterov` needs a positive `momentum`")
+        return self
+
+
+class ScheduleTable(Table):
+    """Learning rate over epochs: constant, piecewise (times `factor` at each milestone), cosine or cyclic.
+
+    `cyclic` rises linearly from 0 to the learning rate at `peak` (a fraction of the epochs) and falls back to 0.
+    """
+
+    type: Literal["constant", "piecewise", "cosine", "cyclic"] = "constant"
+    milestones: list[int] = []
+    factor: float = Field(default=0.1, gt=0.0, lt=1.0)
+    peak: float = Field(default=0.5, gt=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _milestones_belong_to_piecewise(self):
+        if (self.type == "piecewise") != bool(self.milestones):
+            raise ValueError("`milestones` (epochs) must be given for the type 'piecewise', and only for it")
+        if sorted(set(self.milestones)) != self.milestones or (self.milestones and self.milestones[0] < 1):
+            raise ValueError("`milestones` must be positive and rise")
+        return self
+
+
+class AugmentationTable(Table):
+    """Random crop after zero padding by `random_crop` pixels, and random horizontal flip."""
+
+    random_crop: int = Field(default=0, ge=0)
+    horizontal_flip: bool = False
+
+
+class GaussianNoiseTable(Table):
+    """Gaussian noise on the input, for models that hold no noise layer of their own."""
+
+    type: Literal["gaussian_noise"]
+    sigma: float = Field(gt=0.0)
+
+
+class AdversarialTable(Table):
+    """Adversarial training; Fast-AT is one step of 1.25 epsilon in the mode 'train'."""
+
+    type: Literal["adversarial"]
+    epsilon: float = Field(gt=0.0)
+    norm: Norm = "Linf"
+    step_size: float | None = Field(default=None, gt=0.0)
+    steps: int = Field(default=10, ge=1)
+    random_start: bool = True
+    loss: Literal["cross_entropy", "margin", "dlr"] = "cross_entropy"
+    model_mode: Literal["eval", "train"] = "eval"
+
+
+class FreeAdversarialTable(Table):
+    """Free adversarial training: each batch `replays` times, in epochs that are as much longer."""
+
+    type: Literal["free_adversarial"]
+    epsilon: float = Field(gt=0.0)
+    step_size: float | None = Field(default=None, gt=0.0)
+    replays: int = Field(default=8, ge=1)
+
+
+PerturbationTable = Annotated[
+    GaussianNoiseTable | AdversarialTable | FreeAdversarialTable, Field(discriminator="type")
+]
+
+
+class CrossEntropyTable(Table):
+    """Cross-entropy with label smoothing, and with a share of it on the clean images."""
+
+    type: Literal["cross_entropy"]
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    clean_weight: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+
+class TradesTable(Table):
+    """TRADES, which makes its own adversarial examples."""
+
+    type: Literal["trades"]
+    epsilon: float = Field(gt=0.0)
+    beta: float = Field(default=6.0, gt=0.0)
+    norm: Norm = "Linf"
+    step_size: float | None = Field(default=None, gt=0.0)
+    steps: int = Field(default=10, ge=1)
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+
+ObjectiveTable = Annotated[CrossEntropyTable | TradesTable, Field(discriminator="type")]
+
+
+class AWPTable(Table):
+    """Adversarial weight perturbation."""
+
+    type: Literal["awp"]
+    gamma: float = Field(default=0.01, gt=0.0)
+    warmup_epochs: int = Field(default=0, ge=0)
+
+
+class ExtraDataTable(Table):
+    """Extra images, pseudo-labelled for instance, as a share of each batch.
+
+    `file` is an .npz in the folder of the data sets, with `pixels` (as the data set stores them) and `labels`.
+    """
+
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    fraction: float = Field(default=0.5, gt=0.0, lt=1.0)
+
+
+class EarlyStoppingTable(Table):
+    """Keeps the epoch that is most robust under PGD on the validation images."""
+
+    type: Literal["robust_accuracy"]
+    epsilon: float = Field(gt=0.0)
+    norm: Norm = "Linf"
+    step_size: float | None = Field(default=None, gt=0.0)
+    steps: int = Field(default=20, ge=1)
+
+
+class AttackTable(Table):
+    """One attack of the evaluation, at one epsilon or several; options left out keep their defaults."""
+
+    name: Literal["fgsm", "pgd", "apgd", "fab", "square", "autoattack"]
+    norm: Literal["Linf", "L2", "L1"]
+    epsilon: float | list[float]
+    steps: int | None = Field(default=None, ge=1)
+    step_size: float | None = Field(default=None, gt=0.0)
+    restarts: int | None = Field(default=None, ge=1)
+    random_start: bool | None = None
+    loss: str | None = None
+    targets: int | None = Field(default=None, ge=1)
+    queries: int | None = Field(default=None, ge=1)
+    eot: int | None = Field(default=None, ge=1)
+    version: Literal["standard", "plus", "rand"] | None = None
+
+
+class NoiseTable(Table):
+    """Accuracy under noise at several levels: sigma of Gaussian noise, the upper bound of uniform noise."""
+
+    type: Literal["gaussian", "uniform"]
+    levels: list[float]
+
+
+class EvaluationTable(Table):
+    """What `keras-robust evaluate` does where the command line does not say otherwise."""
+
+    images: int = Field(default=1000, ge=1)
+    stages_alone: int = Field(default=0, ge=0)  # first images on which each attack of AutoAttack runs alone too
+    attacks: list[AttackTable] = []
+    noise: list[NoiseTable] = []
+
+
+class MetadataTable(Table):
+    """What the model card says."""
+
+    description: str
+    licence: str = "Apache-2.0"
+    references: list[str] = []

@@ -1,0 +1,53 @@
+"""The table of parts: noise, adversarial training and weight perturbation train together in any combination."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from keras_robust.training import AWP, Adversarial, GaussianNoiseInput, RobustTrainer, Trades
+from keras_robust.training.checkpoint import load_state
+from keras_robust.training.progress import Checkpoint
+from tests.training import nets
+
+METHODS = {
+    "standard": lambda: ([], None),
+    "at": lambda: ([Adversarial(epsilon=0.05, steps=3, model_mode="train")], None),
+    "trades": lambda: ([], Trades(3.0, epsilon=0.05, step_size=0.02, steps=3)),
+    "fast_at": lambda: ([Adversarial.fast(epsilon=0.05)], None),
+}
+TABLE = list(itertools.product((False, True), METHODS, (False, True)))
+SAME_WEIGHTS = 1e-6  # same machine and backend; threads may order sums differently
+
+
+def make(noise, method, awp):
+    """A trainer of fresh parts; the noise comes after the adversarial examples."""
+    perturbations, objective = METHODS[method]()
+    trainer = RobustTrainer(
+        nets.convolutional(dropout=0.2),
+        perturbations=[*perturbations, *([GaussianNoiseInput(0.05)] if noise else [])],
+        objective=objective,
+        weight_perturbation=AWP(0.005, warmup=1) if awp else None,
+    )
+    return nets.compiled(trainer, 0.1, momentum=0.9)
+
+
+@pytest.mark.parametrize(("noise", "method", "awp"), TABLE)
+def test_every_combination_learns_and_goes_on_from_a_checkpoint_to_the_same_weights(noise, method, awp, tmp_path):
+    x, y = nets.images(64)
+    unbroken = make(noise, method, awp)
+    keep_first = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: (tmp_path / "state").replace(tmp_path / f"state{epoch}")
+    )
+    losses = nets.fit(
+        unbroken, x, y, batch_size=16, epochs=3, callbacks=[Checkpoint(tmp_path / "state", {}, []), keep_first]
+    )
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+    resumed = make(noise, method, awp)
+    assert load_state(tmp_path / "state0", resumed)["epoch"] == 1
+    nets.fit(resumed, x, y, batch_size=16, initial_epoch=1, epochs=3)
+    for one, other in zip(unbroken.model.get_weights(), resumed.model.get_weights(), strict=True):
+        assert np.isfinite(one).all()
+        np.testing.assert_allclose(other, one, atol=SAME_WEIGHTS)
