@@ -65,5 +65,9 @@ class AWP:
 def _offset(size: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
     if len(weight.shape) < 2:
         return ops.zeros_like(weight)
-    ratio = ops.norm(weight) / (ops.norm(gradient) + 1e-20)
+    ratio = _length(weight) / (_length(gradient) + 1e-20)
     return ops.cast(size, weight.dtype) * ratio * gradient
+
+
+def _length(tensor: Tensor) -> Tensor:
+    return ops.sqrt(ops.sum(ops.square(tensor)))

@@ -34,6 +34,21 @@ def convolutional(dropout=0.0, seed=0):
     )
 
 
+def dense(dropout=0.0, seed=0):
+    """A net that compiles fast and has all that a step can move: weights, running averages, random seeds."""
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            layers.Flatten(),
+            layers.Dense(16, kernel_initializer=keras.initializers.GlorotUniform(seed)),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Dropout(dropout, seed=seed),
+            layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(seed + 1)),
+        ]
+    )
+
+
 def vectors(count=16, features=6, classes=2):
     """Points far enough from the faces of the box that small balls do not meet them."""
     rng = np.random.default_rng(1)

@@ -82,7 +82,7 @@ def test_mixed_batches_use_up_all_extra_images_before_they_repeat_one():
 def test_mixed_batches_follow_the_epochs_and_refuse_images_of_another_shape():
     extra = Batches(PIXELS[:4], LABELS[:4], batch_size=2)
     mixed = MixedBatches(make(batch_size=2), extra)
-    mixed.follow_epochs().on_epoch_begin(3)
+    mixed.follow_epochs().on_epoch_begin(3, None)
     assert mixed.labelled.epoch == extra.epoch == 3
     with pytest.raises(ValueError, match=r"\(2, 4, 1\)"):
         MixedBatches(make(), Batches(PIXELS[:, :2], LABELS))

@@ -57,7 +57,7 @@ def test_replayed_batches_hand_out_each_batch_several_times_in_a_row():
     assert len(replayed) == 9
     for index in range(9):
         np.testing.assert_array_equal(replayed[index][1], batches[index // 3][1])
-    replayed.follow_epochs().on_epoch_begin(5)
+    replayed.follow_epochs().on_epoch_begin(5, None)
     assert batches.epoch == 5
     with pytest.raises(ValueError, match="`replays`"):
         ReplayedBatches(batches, 0)

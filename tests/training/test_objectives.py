@@ -13,7 +13,7 @@ class Shift(Perturbation):
     """A fixed shift of every pixel but the first, by 0.1."""
 
     def __call__(self, model, x, y, seed):
-        return x + 0.1 * (ops.arange(x.shape[-1], dtype="float32") > 0)
+        return x + ops.convert_to_tensor(0.1 * (np.arange(x.shape[-1]) > 0), x.dtype)
 
 
 def shifted(x):

@@ -25,7 +25,7 @@ def make(noise, method, awp):
     """A trainer of fresh parts; the noise comes after the adversarial examples."""
     perturbations, objective = METHODS[method]()
     trainer = RobustTrainer(
-        nets.convolutional(dropout=0.2),
+        nets.dense(dropout=0.2),
         perturbations=[*perturbations, *([GaussianNoiseInput(0.05)] if noise else [])],
         objective=objective,
         weight_perturbation=AWP(0.005, warmup=1) if awp else None,
