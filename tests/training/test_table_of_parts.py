@@ -13,8 +13,8 @@ from tests.training import nets
 
 METHODS = {
     "standard": lambda: ([], None),
-    "at": lambda: ([Adversarial(epsilon=0.05, steps=3, model_mode="train")], None),
-    "trades": lambda: ([], Trades(3.0, epsilon=0.05, step_size=0.02, steps=3)),
+    "at": lambda: ([Adversarial(epsilon=0.05, steps=2, model_mode="train")], None),
+    "trades": lambda: ([], Trades(3.0, epsilon=0.05, step_size=0.02, steps=2)),
     "fast_at": lambda: ([Adversarial.fast(epsilon=0.05)], None),
 }
 TABLE = list(itertools.product((False, True), METHODS, (False, True)))
