@@ -5,8 +5,8 @@ Everything acts on batches, shape `(batch, ...)`, and can be traced by every bac
 
 import abc
 import math
+from collections.abc import Callable
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -21,6 +21,11 @@ def flat(x: Tensor) -> Tensor:
 def per_example(values: Tensor, like: Tensor) -> Tensor:
     """Reshapes `(batch,)` so that it broadcasts against `like`, shape `(batch, ...)`."""
     return ops.reshape(values, (-1,) + (1,) * (len(like.shape) - 1))
+
+
+def _uniform(normal: Tensor) -> Tensor:
+    """Turns standard normal numbers into uniform ones on [-1, 1]."""
+    return ops.erf(normal * math.sqrt(0.5))
 
 
 class Norm(abc.ABC):
@@ -62,8 +67,13 @@ class Norm(abc.ABC):
         """Draws one point of the unit ball for one image, as PGD starts from."""
 
     @abc.abstractmethod
-    def sample(self, shape: tuple[int, ...], seed: keras.random.SeedGenerator) -> Tensor:
-        """Draws a batch of points as `draw` does, inside a compiled step."""
+    def sample(self, shape: tuple[int, ...], normal: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
+        """Draws a batch of points as `draw` does, inside a compiled step.
+
+        Args:
+            shape: Shape of the batch, `(batch, ...)`.
+            normal: Function of a shape that returns new standard normal numbers each time.
+        """
 
     def __repr__(self) -> str:
         return self.name
@@ -88,8 +98,8 @@ class _Linf(Norm):
     def draw(self, rng, shape):
         return rng.uniform(-1.0, 1.0, shape).astype("float32")
 
-    def sample(self, shape, seed):
-        return keras.random.uniform(shape, -1.0, 1.0, seed=seed)
+    def sample(self, shape, normal):
+        return _uniform(normal(shape))
 
 
 class _L2(Norm):
@@ -113,9 +123,9 @@ class _L2(Norm):
         direction = rng.standard_normal(shape)
         return (direction * (rng.uniform() / np.linalg.norm(direction))).astype("float32")
 
-    def sample(self, shape, seed):
-        direction = self.steepest(keras.random.normal(shape, seed=seed))
-        return direction * per_example(keras.random.uniform((shape[0],), seed=seed), direction)
+    def sample(self, shape, normal):
+        direction = self.steepest(normal(shape))
+        return direction * per_example(ops.abs(_uniform(normal((shape[0],)))), direction)
 
 
 class _L1(Norm):
@@ -177,10 +187,10 @@ class _L1(Norm):
         direction = rng.standard_exponential(shape) * rng.choice((-1.0, 1.0), shape)
         return (direction * (rng.uniform() / np.abs(direction).sum())).astype("float32")
 
-    def sample(self, shape, seed):
-        signed = keras.random.uniform(shape, -1.0, 1.0, seed=seed)
+    def sample(self, shape, normal):
+        signed = _uniform(normal(shape))
         direction = ops.sign(signed) * -ops.log(ops.maximum(ops.abs(signed), 1e-7))
-        factor = keras.random.uniform((shape[0],), seed=seed) / self.length(direction)
+        factor = ops.abs(_uniform(normal((shape[0],)))) / self.length(direction)
         return direction * per_example(factor, direction)
 
 

@@ -61,7 +61,7 @@ ROBUST = """
 [objective]
 type = "trades"
 epsilon = 0.1
-steps = 3
+steps = 1
 [weight_perturbation]
 type = "awp"
 gamma = 0.005
@@ -69,7 +69,7 @@ warmup_epochs = 1
 [early_stopping]
 type = "robust_accuracy"
 epsilon = 0.1
-steps = 5
+steps = 2
 """
 
 

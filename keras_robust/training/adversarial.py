@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust import losses, norms
+from keras_robust import backend, losses, norms
 from keras_robust.attacks.pgd import LOSSES, PGD
 from keras_robust.checks import check_choice
 from keras_robust.prediction import Predictor
@@ -135,10 +135,13 @@ class Adversarial(Perturbation):
         """Where to start, as points of the unit ball."""
         if not self.random_start:
             return None
+
+        def normal(shape):
+            return ops.cast(backend.normal(shape, seed.next()), x.dtype)
+
         if self.loss != "kl":
-            return norms.get(self.norm).sample(ops.shape(x), seed)
-        noise = keras.random.normal(ops.shape(x), stddev=START_DEVIATION, dtype=x.dtype, seed=seed)
-        return noise / ops.maximum(epsilon, np.finfo("float32").tiny)
+            return norms.get(self.norm).sample(ops.shape(x), normal)
+        return START_DEVIATION * normal(ops.shape(x)) / ops.maximum(epsilon, np.finfo("float32").tiny)
 
     def __repr__(self) -> str:
         return f"Adversarial(norm={self.norm!r}, steps={self.steps}, loss={self.loss!r})"

@@ -128,7 +128,7 @@ def test_perturb_can_climb_another_objective_from_a_start(keep_best):
     model = contract_model()
     x, y = contract_data(model)
     attack = PGD("L2", 0.2, steps=5)
-    start = norms.L2.sample(x.shape, keras.random.SeedGenerator(0))
+    start = norms.L2.sample(x.shape, lambda shape: keras.random.normal(shape, seed=0))
 
     def run(logits, images, labels):
         clean = logits(images, 0)

@@ -68,11 +68,19 @@ def test_kl_examples_of_a_linear_model_lie_at_one_of_the_two_ends():
     assert len({int(np.abs(row - ends[0][i]).max() < 1e-6) for i, row in enumerate(found)}) == 2
 
 
-@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
-@pytest.mark.parametrize("options", [{}, {"random_start": False}, {"loss": "kl"}, {"model_mode": "train"}])
+@pytest.mark.parametrize(
+    ("norm", "options"),
+    [
+        ("Linf", {}),
+        ("Linf", {"random_start": False}),
+        ("L2", {"model_mode": "train"}),
+        ("L2", {"loss": "kl"}),
+        ("L1", {}),
+    ],
+)
 def test_examples_lie_in_the_ball_and_in_the_box(norm, options):
-    model, (x, y) = nets.convolutional(dropout=0.5), nets.images(8)
-    found = perturb(Adversarial(norm=norm, epsilon=0.5, steps=3, **options), model, x, y)
+    model, (x, y) = nets.dense(dropout=0.5), nets.images(8)
+    found = perturb(Adversarial(norm=norm, epsilon=0.5, steps=2, **options), model, x, y)
     assert found.shape == x.shape
     assert found.min() >= 0
     assert found.max() <= 1
