@@ -240,3 +240,31 @@ def test_each_attack_of_autoattack_alone_is_a_number_on_the_first_images(model, 
     (robust,) = robust_accuracy(metrics.metrics)
     assert robust.name == "AutoAttack Linf 0.12"
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_run_broken_within_autoattack_goes_on_to_the_same_numbers(model, images, tmp_path):
+    attack = AutoAttack(norm="Linf", epsilon=0.12, version="custom", attacks=["apgd-ce", "square"])
+    whole = evaluate(model, *images, attacks=[attack], batch_size=4)
+
+    def break_in_square(name, done, total, accuracy, detail):
+        if detail.startswith("square"):
+            raise KeyboardInterrupt
+
+    output = tmp_path / "metrics.json"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, *images, attacks=[attack], batch_size=4, output=output, progress=break_in_square)
+    assert not output.exists()
+    stages = []
+    again = evaluate(
+        model,
+        *images,
+        attacks=[attack],
+        batch_size=4,
+        output=output,
+        progress=lambda *each: stages.append(each[4]),
+    )
+    assert not any(stage.startswith("apgd-ce") for stage in stages)
+    assert [(each.name, each.correct) for each in again.metrics] == [
+        (each.name, each.correct) for each in whole.metrics
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
