@@ -1,1 +1,13 @@
-"""TODO"""
+"""What a network has learnt and how it gives way: measurements and figures."""
+
+from keras_robust.analysis.activation_shift import LayerShift as LayerShift
+from keras_robust.analysis.activation_shift import activation_shift as activation_shift
+from keras_robust.analysis.activation_shift import activation_shift_figure as activation_shift_figure
+from keras_robust.analysis.activation_shift import attacked_copies as attacked_copies
+from keras_robust.analysis.activation_shift import noisy_copies as noisy_copies
+from keras_robust.analysis.grad_cam import grad_cam as grad_cam
+from keras_robust.analysis.grad_cam import grad_cam_figure as grad_cam_figure
+from keras_robust.analysis.topography import Topography as Topography
+from keras_robust.analysis.topography import first_kernels as first_kernels
+from keras_robust.analysis.topography import topography as topography
+from keras_robust.analysis.topography import topography_figure as topography_figure

@@ -1,0 +1,80 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_robust import models
+from keras_robust.analysis import activation_shift, activation_shift_figure, attacked_copies, noisy_copies
+from keras_robust.attacks import PGD
+
+# A convolution in float32 against NumPy's float64.
+ROUNDING = 1e-5
+
+
+def linear_net():
+    inputs = keras.Input((6, 6, 1))
+    x = layers.Conv2D(3, 1, name="conv")(inputs)
+    x = layers.ReLU(name="relu")(x)
+    return keras.Model(inputs, layers.Dense(4, name="logits")(layers.Flatten()(x)))
+
+
+def test_shift_of_a_pointwise_convolution_is_the_norm_of_what_it_makes_of_the_difference(rng):
+    model = linear_net()
+    x, moved = (rng.uniform(size=(7, 6, 6, 1)).astype("float32") for _ in range(2))
+    shifts = activation_shift(model, x, moved, batch_size=3)
+    assert [shift.layer for shift in shifts] == ["conv", "logits"]
+    kernel, bias = (w.astype("float64") for w in model.get_layer("conv").get_weights())
+    distance = np.linalg.norm(((moved - x) * kernel[0, 0]).reshape(7, -1), axis=1)
+    length = np.linalg.norm((x * kernel[0, 0] + bias).reshape(7, -1), axis=1)
+    np.testing.assert_allclose(shifts[0].distance, distance, rtol=ROUNDING)
+    np.testing.assert_allclose(shifts[0].relative, distance / length, rtol=ROUNDING)
+
+
+def test_one_clean_image_serves_all_perturbed_ones(rng):
+    model, x = linear_net(), rng.uniform(size=(1, 6, 6, 1)).astype("float32")
+    moved = rng.uniform(size=(5, 6, 6, 1)).astype("float32")
+    one = activation_shift(model, x, moved, layers=["relu"], batch_size=2)
+    each = activation_shift(model, np.repeat(x, 5, 0), moved, layers=["relu"])
+    np.testing.assert_allclose(one[0].relative, each[0].relative, rtol=ROUNDING)
+    assert activation_shift(model, x, x)[0].distance.max() == 0
+
+
+def test_noisy_copies_have_the_noise_asked_for_and_are_not_clipped(rng):
+    x = rng.uniform(size=(1, 8, 8, 3)).astype("float32")
+    noise = noisy_copies(x, 0.5, count=50, seed=1) - x
+    assert noise.std() == pytest.approx(0.5, rel=0.02)  # 9600 draws
+    assert (noise + x).min() < 0
+    assert len(np.unique(noise[:, 0, 0, 0])) == 50
+    np.testing.assert_array_equal(
+        noisy_copies(x, 0.5, count=3, seed=1), noisy_copies(x, 0.5, count=50, seed=1)[:3]
+    )
+
+
+def test_attacked_copies_differ_by_the_attacks_own_randomness(rng):
+    model, x = linear_net(), rng.uniform(0.2, 0.8, size=(1, 6, 6, 1)).astype("float32")
+    copies = attacked_copies(model, x, [1], PGD(norm="L2", epsilon=0.1, step_size=0.01, steps=2), count=4)
+    assert copies.shape == (4, 6, 6, 1)
+    assert np.linalg.norm((copies - x).reshape(4, -1), axis=1).max() <= 0.1 + ROUNDING
+    assert np.abs(copies[0] - copies[1]).max() > 1e-3
+
+
+@pytest.mark.once
+def test_wrong_images_and_layers_are_errors(rng):
+    model, x = linear_net(), rng.uniform(size=(3, 6, 6, 1)).astype("float32")
+    with pytest.raises(ValueError, match="the clean image of each perturbed one"):
+        activation_shift(model, x, x[:2])
+    with pytest.raises(ValueError, match=r"conv, relu.*Received: \['conv9'\]"):
+        activation_shift(model, x, x, layers=["conv9"])
+    with pytest.raises(ValueError, match=r"x\[:1\]"):
+        noisy_copies(x, 0.1)
+
+
+@pytest.mark.once
+def test_figure_names_the_layers_and_the_curves(rng):
+    pytest.importorskip("matplotlib")
+    model = models.build("kap_cnn", 10, (8, 8, 1), depth=1, pooling="kap", seed=0)
+    x = rng.uniform(size=(1, 8, 8, 1)).astype("float32")
+    shifts = activation_shift(model, x, noisy_copies(x, 0.1, count=4))
+    axes = activation_shift_figure({"noise": shifts, "more noise": shifts}).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["conv1", "logits"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["noise", "more noise"]
