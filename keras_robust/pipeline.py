@@ -76,6 +76,7 @@ def train(
         model,
         perturbations=perturbations,
         objective=objective,
+        terms=parts.make_terms(recipe, model),
         weight_perturbation=parts.make_weight_perturbation(recipe, len(batches)),
         seed=recipe.seed,
     )

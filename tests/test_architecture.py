@@ -29,7 +29,7 @@ ARROWS = {
     "corruptions": {"checks", "prediction"},
     "attacks": TOOLS,
     "certification": TOOLS,
-    "training": TOOLS | {"attacks"},
+    "training": TOOLS | {"attacks", "layers"},  # subnets are cut through gates
     "evaluation": TOOLS | {"attacks", "corruptions", "certification", "datasets"},
     "analysis": TOOLS | {"models", "attacks", "layers"},
     "zoo": {"checks", "files", "models", "evaluation.metrics", "training.recipe"},

@@ -10,4 +10,10 @@ from keras_robust.layers.kernel_average_pooling import average_over_grid as aver
 from keras_robust.layers.kernel_average_pooling import channel_grid as channel_grid
 from keras_robust.layers.kernel_max_pooling import KMP as KMP
 from keras_robust.layers.standardize import Standardize as Standardize
+from keras_robust.layers.subnet_gate import SubnetGate as SubnetGate
+from keras_robust.layers.subnet_gate import SubnetModel as SubnetModel
+from keras_robust.layers.subnet_gate import subnet as subnet
+from keras_robust.layers.subnet_gate import subnet_gates as subnet_gates
+from keras_robust.layers.subnet_space import SubnetSpace as SubnetSpace
+from keras_robust.layers.subnet_space import kept_count as kept_count
 from keras_robust.layers.weight_map import WeightMap as WeightMap

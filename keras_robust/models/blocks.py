@@ -288,6 +288,26 @@ def noise(
     return GaussianNoise(sigma, role=role, seed=seeds.next(), name=name)(x)
 
 
+def dropout(x: keras.KerasTensor, rate: float, *, seeds: Seeds, name: str) -> keras.KerasTensor:
+    """Drops activations in training, where `rate` is not zero.
+
+    Args:
+        x: Symbolic activations.
+        rate: Share that is dropped, in [0, 1).
+        seeds: Where the seed comes from.
+        name: Name of the layer.
+
+    Returns:
+        Symbolic tensor of the shape of `x`.
+
+    Raises:
+        ValueError: If `rate` is out of range.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"`dropout` must be the share that is dropped, in [0, 1). Received: dropout={rate!r}.")
+    return layers.Dropout(rate, seed=seeds.next(), name=name)(x) if rate else x
+
+
 def global_pool(x: keras.KerasTensor) -> keras.KerasTensor:
     """Averages over all pixels."""
     return layers.GlobalAveragePooling2D(data_format=DATA_FORMAT, name="global_pool")(x)

@@ -18,5 +18,10 @@ from keras_robust.training.recipe import load_recipe as load_recipe
 from keras_robust.training.recipe import parse_recipe as parse_recipe
 from keras_robust.training.schedules import PiecewiseConstant as PiecewiseConstant
 from keras_robust.training.schedules import Triangle as Triangle
+from keras_robust.training.subnet_controller import ControllerSearch as ControllerSearch
+from keras_robust.training.subnet_search import L1Search as L1Search
+from keras_robust.training.subnet_search import RandomSearch as RandomSearch
+from keras_robust.training.subnet_search import SubnetSearch as SubnetSearch
 from keras_robust.training.trainer import RobustTrainer as RobustTrainer
+from keras_robust.training.weak_subnets import WeakSubnets as WeakSubnets
 from keras_robust.training.weight_perturbation import AWP as AWP

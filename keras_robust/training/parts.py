@@ -3,17 +3,22 @@
 import hashlib
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_robust.attacks import PGD
 from keras_robust.checks import Tensor
+from keras_robust.layers import SubnetSpace
 from keras_robust.training.adversarial import Adversarial
 from keras_robust.training.early_stopping import RobustEarlyStopping
 from keras_robust.training.free import FreeAdversarial
 from keras_robust.training.objectives import CrossEntropy, Objective, Trades
 from keras_robust.training.perturbations import GaussianNoiseInput, Perturbation
 from keras_robust.training.recipe import Recipe
+from keras_robust.training.subnet_controller import ControllerSearch
+from keras_robust.training.subnet_search import L1Search, RandomSearch, SubnetSearch
 from keras_robust.training.tables import AdversarialTable, ExtraDataTable, GaussianNoiseTable, TradesTable
+from keras_robust.training.weak_subnets import WeakSubnets
 from keras_robust.training.weight_perturbation import AWP
 
 
@@ -73,6 +78,33 @@ def make_weight_perturbation(recipe: Recipe, steps_per_epoch: int) -> AWP | None
     """
     table = recipe.weight_perturbation
     return None if table is None else AWP(table.gamma, warmup=table.warmup_epochs * steps_per_epoch)
+
+
+def make_terms(recipe: Recipe, model: keras.Model) -> list[WeakSubnets]:
+    """Returns the terms that a recipe adds to the loss.
+
+    Args:
+        recipe: The recipe.
+        model: The model in training.
+
+    Returns:
+        The terms.
+
+    Raises:
+        ValueError: If the model has no subnet gates where they are needed.
+    """
+    table = recipe.weak_subnets
+    if table is None:
+        return []
+    space = SubnetSpace(model, rho=table.rho, scope=table.scope, path_rounding=table.path_rounding)
+    search: SubnetSearch
+    if table.search == "controller":
+        options = table.model_dump(include={"interval", "samples", "learning_rate", "entropy_weight"})
+        search = ControllerSearch(space, **options, seed=recipe.seed)
+    else:
+        search = L1Search(space) if table.search == "l1" else RandomSearch(space)
+    options = table.model_dump(include={"distillation_weight", "clean_weight", "loss", "reduction"})
+    return [WeakSubnets(search, **options, seed=recipe.seed)]
 
 
 def make_early_stopping(recipe: Recipe, x: Tensor, y: Tensor) -> RobustEarlyStopping | None:

@@ -30,6 +30,7 @@ from keras_robust.training.tables import (
     ScheduleTable,
     Table,
     TrainingTable,
+    WeakSubnetsTable,
 )
 
 _NOT_TRAINING = {"name", "evaluation", "metadata"}
@@ -49,6 +50,7 @@ class Recipe(Table):
     perturbations: list[PerturbationTable] = Field(default_factory=list)
     objective: ObjectiveTable | None = None
     weight_perturbation: AWPTable | None = None
+    weak_subnets: WeakSubnetsTable | None = None
     extra_data: ExtraDataTable | None = None
     early_stopping: EarlyStoppingTable | None = None
     evaluation: EvaluationTable = EvaluationTable()

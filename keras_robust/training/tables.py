@@ -165,6 +165,31 @@ class EarlyStoppingTable(Table):
     steps: int = Field(default=20, ge=1)
 
 
+class WeakSubnetsTable(Table):
+    """Enhancement of weak subnets; `interval` and what follows it belong to the search `controller`."""
+
+    search: Literal["controller", "random", "l1"] = "controller"
+    rho: float = Field(default=0.7, gt=0.0, lt=1.0)
+    scope: Literal["block", "conv2"] = "block"
+    path_rounding: Literal["up", "nearest"] = "up"
+    distillation_weight: float = Field(default=1.0, ge=0.0)
+    clean_weight: float = Field(default=0.0, ge=0.0)
+    loss: Literal["kl", "reverse_kl", "cross_entropy"] = "kl"
+    reduction: Literal["batch_mean", "element_mean"] = "batch_mean"
+    interval: int = Field(default=10, ge=1)
+    samples: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=3e-4, gt=0.0)
+    entropy_weight: float = Field(default=0.005, ge=0.0)
+
+    @model_validator(mode="after")
+    def _controller_options_belong_to_the_controller(self):
+        given = {"interval", "samples", "learning_rate", "entropy_weight"} & self.model_fields_set
+        changed = sorted(name for name in given if getattr(self, name) != type(self).model_fields[name].default)
+        if self.search != "controller" and changed:
+            raise ValueError(f"`{changed[0]}` belongs to the search 'controller'; remove it")
+        return self
+
+
 class AttackTable(Table):
     """One attack of the evaluation, at one epsilon or several; options left out keep their defaults."""
 

@@ -25,7 +25,8 @@ class RobustTrainer(backend.TrainStep, keras.Model):
         objective: Replaces the compiled loss in training: `(model, x, y, y_pred, x_clean) -> scalar`, where `x`
             is the perturbed batch, `y_pred` the model's output on it and `x_clean` the batch before
             perturbation.
-        terms: Added to the loss in training; same signature.
+        terms: Added to the loss in training; same signature. Where a term has a method `prepare(model, x, y)`, it
+            is called with the perturbed batch before the step; it may assign the variables of the term.
         weight_perturbation: Offsets put on the model's trainable variables for the step: `(model, x, y, loss) ->
             list or None`, where `loss` is a pure function of the list of their values: the objective (without
             `terms`) on this batch, in training mode.
@@ -91,6 +92,9 @@ class RobustTrainer(backend.TrainStep, keras.Model):
         self._clean.value = x
         for perturbation in self.perturbations:
             x = perturbation(self.model, x, y, self.seed_generator)
+        for term in self.terms:
+            if hasattr(term, "prepare"):
+                term.prepare(self.model, x, y)
         return x, y, sample_weight
 
     def weight_offsets(self, x: Tensor, y: Tensor) -> list | None:

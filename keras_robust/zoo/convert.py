@@ -4,6 +4,7 @@ One table per architecture names a PyTorch module and the Keras layer that takes
 is one more function in `_TABLES`. Files are safetensors only: a pickle can run code when it is read.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ Table = list[tuple[str, str]]
 # torchvision's names for the same parts, and the wrapper that DataParallel puts around a model.
 _ALIASES = (("module.", ""), ("downsample.", "shortcut."), ("fc.", "linear."))
 _NOT_WEIGHTS = "num_batches_tracked"
+# A block of TRADES's wide networks that nothing uses.
+_UNUSED = "sub_block1."
 
 
 def load_torch_weights(model: "keras.Model", path: str | Path) -> None:
@@ -39,12 +42,12 @@ def load_torch_weights(model: "keras.Model", path: str | Path) -> None:
     tensors = _read(Path(path))
     assignments = []
     for key, variable, to_keras, _ in _pairs(model):
-        if key not in tensors:
+        if _usual(key) not in tensors:
             raise ValueError(
                 f"`{path}` must hold a tensor '{key}' for the model '{model.name}'. Received: tensors "
                 f"{_some(tensors)}. Check that the file is of this architecture."
             )
-        value = to_keras(tensors.pop(key))
+        value = to_keras(tensors.pop(_usual(key)))
         if value.shape != tuple(variable.shape):
             raise ValueError(
                 f"Tensor '{key}' of `{path}` must have the shape {tuple(variable.shape)} of '{variable.path}'. "
@@ -101,7 +104,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             f"`{path}` must be a safetensors file. Received: another format ({error}). Convert a checkpoint of "
             "PyTorch that you trust: safetensors.torch.save_file(torch.load(file, weights_only=True), new_file)."
         ) from error
-    return {_usual(key): value for key, value in tensors.items() if not key.endswith(_NOT_WEIGHTS)}
+    usual = {_usual(key): value for key, value in tensors.items() if not key.endswith(_NOT_WEIGHTS)}
+    return {key: value for key, value in usual.items() if not key.startswith(_UNUSED)}
 
 
 def _usual(key: str) -> str:
@@ -153,20 +157,52 @@ def _resnet(model: "keras.Model") -> Table:
     """Post-activation ResNets: batch normalisation follows its convolution, also in the shortcut."""
     names = {layer.name for layer in model.layers}
     table = [("conv1", "stem"), ("bn1", "stem_bn")]
-    for stage in range(1, 5):
-        for block in (1, 2):
-            ours, theirs = f"stage{stage}_block{block}", f"layer{stage}.{block - 1}"
-            for part in ("1", "2"):
-                table += [
-                    (f"{theirs}.conv{part}", f"{ours}_conv{part}"),
-                    (f"{theirs}.bn{part}", f"{ours}_conv{part}_bn"),
-                ]
-            if f"{ours}_shortcut" in names:
-                table += [
-                    (f"{theirs}.shortcut.0", f"{ours}_shortcut"),
-                    (f"{theirs}.shortcut.1", f"{ours}_shortcut_bn"),
-                ]
+    for stage, block, ours in _blocks(names):
+        theirs = f"layer{stage}.{block - 1}"
+        for part in (part for part in ("1", "2", "3") if f"{ours}_conv{part}" in names):
+            table += [
+                (f"{theirs}.conv{part}", f"{ours}_conv{part}"),
+                (f"{theirs}.bn{part}", f"{ours}_conv{part}_bn"),
+            ]
+        if f"{ours}_shortcut" in names:
+            table += [
+                (f"{theirs}.shortcut.0", f"{ours}_shortcut"),
+                (f"{theirs}.shortcut.1", f"{ours}_shortcut_bn"),
+            ]
     return [*table, ("linear", "logits")]
 
 
-_TABLES: dict[str, Callable[["keras.Model"], Table]] = {"resnet18": _resnet}
+def _preact_resnet(model: "keras.Model") -> Table:
+    """Pre-activation ResNets: batch normalisation precedes its convolution, and the shortcut has none."""
+    return _preact(model, "layer{stage}.{block}", "shortcut.0", "bn", "linear")
+
+
+def _wide_resnet(model: "keras.Model") -> Table:
+    """Wide ResNets in the naming of TRADES and AWP."""
+    return _preact(model, "block{stage}.layer.{block}", "convShortcut", "bn1", "fc")
+
+
+def _preact(model: "keras.Model", block_name: str, shortcut: str, final: str, head: str) -> Table:
+    names = {layer.name for layer in model.layers}
+    table = [("conv1", "stem")]
+    for stage, block, ours in _blocks(names):
+        theirs = block_name.format(stage=stage, block=block - 1)
+        for part in ("bn1", "conv1", "bn2", "conv2"):
+            table.append((f"{theirs}.{part}", f"{ours}_{part}"))
+        if f"{ours}_shortcut" in names:
+            table.append((f"{theirs}.{shortcut}", f"{ours}_shortcut"))
+    return [*table, (final, "final_bn"), (head, "logits")]
+
+
+def _blocks(names: set[str]) -> Iterator[tuple[int, int, str]]:
+    """Yields stage and block, from 1, and the prefix of the names of the block's layers."""
+    found = re.compile(r"(stage(\d+)_block(\d+))_conv1")
+    matches = [match for match in map(found.fullmatch, names) if match]
+    yield from sorted((int(match[2]), int(match[3]), match[1]) for match in matches)
+
+
+_TABLES: dict[str, Callable[["keras.Model"], Table]] = {
+    **{f"resnet{depth}": _resnet for depth in (8, 14, 18, 20, 32, 50, 56)},
+    "preact_resnet18": _preact_resnet,
+    "wide_resnet": _wide_resnet,
+}

@@ -38,7 +38,7 @@ def test_registered_builder_is_listed_and_built(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (("resnet81", 10, (32, 32, 3)), {}, "one of kap_cnn, .*Did you mean 'resnet18'?"),
+        (("resnet_18", 10, (32, 32, 3)), {}, "one of kap_cnn, .*Did you mean 'resnet18'?"),
         (("resnet18", 10, (32, 32, 3)), {"pool": "kap"}, "takes the options stem, .*Received: pool='kap'"),
         (("kap_cnn", 10, (32, 32, 3)), {"sigmas": 0.1}, "Did you mean 'sigma'?"),
         (("kap_cnn", 1, (32, 32, 3)), {}, "`num_classes` must be an integer of at least 2"),

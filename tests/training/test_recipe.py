@@ -128,6 +128,20 @@ def test_the_digest_changes_with_each_part_of_the_training():
     assert len({parse_recipe(content).digest() for content in contents}) == len(contents)
 
 
+def test_weak_subnets_need_only_their_table_and_refuse_what_is_no_option_of_theirs():
+    table = parse_recipe({**CONTENT, "weak_subnets": {}}).weak_subnets
+    assert (table.search, table.rho, table.distillation_weight, table.interval) == ("controller", 0.7, 1.0, 10)
+    assert parse_recipe(CONTENT).weak_subnets is None
+    for values, named in (
+        ({"rho": 1.0}, r"`weak_subnets\.rho`.*less than 1"),
+        ({"search": "greedy"}, r"`weak_subnets\.search`.*'controller', 'random' or 'l1'"),
+        ({"search": "random", "interval": 5}, r"`weak_subnets`.*`interval` belongs to the search 'controller'"),
+        ({"lambda": 1.0}, r"unknown key `weak_subnets\.lambda`"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            parse_recipe({**CONTENT, "weak_subnets": values})
+
+
 def test_a_missing_table_and_a_wrong_name_are_both_reported():
     content = {**CONTENT, "name": "No Name"}
     del content["model"]

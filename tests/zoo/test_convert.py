@@ -175,3 +175,89 @@ def test_an_architecture_without_a_table_is_refused(tmp_path):
     model = models.build("kap_cnn", num_classes=10, input_shape=(8, 8, 1))
     with pytest.raises(ValueError, match=convertible()[0]):
         save_torch_weights(model, tmp_path / "net.safetensors")
+
+
+def preact_reference(names, blocks, stem, planes):
+    """A PyTorch pre-activation network; `names` are those of the stages, shortcut, final norm and head."""
+    torch = pytest.importorskip("torch")
+    nn, functional = torch.nn, torch.nn.functional
+
+    class Block(nn.Module):
+        def __init__(self, inputs, width, stride):
+            super().__init__()
+            self.bn1, self.conv1 = nn.BatchNorm2d(inputs), nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+            self.bn2, self.conv2 = nn.BatchNorm2d(width), nn.Conv2d(width, width, 3, 1, 1, bias=False)
+            if stride != 1 or inputs != width:
+                projection = nn.Conv2d(inputs, width, 1, stride, bias=False)
+                setattr(self, names["shortcut"], nn.Sequential(projection) if names["nested"] else projection)
+
+        def forward(self, x):
+            y = functional.relu(self.bn1(x))
+            shortcut = getattr(self, names["shortcut"], None)
+            x = x if shortcut is None else shortcut(y)
+            return self.conv2(functional.relu(self.bn2(self.conv1(y)))) + x
+
+    module = nn.Module()
+    module.conv1 = nn.Conv2d(3, stem, 3, 1, 1, bias=False)
+    inputs, stages = stem, []
+    for stage, width in enumerate(planes, start=1):
+        layers = [
+            Block(inputs if block == 0 else width, width, 2 if stage > 1 and block == 0 else 1)
+            for block in range(blocks)
+        ]
+        stages.append(nn.Sequential(*layers))
+        holder = stages[-1]
+        if names["stage"] == "block":
+            holder = nn.Module()
+            holder.layer = stages[-1]
+        setattr(module, f"{names['stage']}{stage}", holder)
+        inputs = width
+    setattr(module, names["final"], nn.BatchNorm2d(inputs))
+    setattr(module, names["head"], nn.Linear(inputs, 10))
+
+    def forward(x):
+        x = module.conv1(x)
+        for stage in stages:
+            x = stage(x)
+        x = functional.relu(getattr(module, names["final"])(x)).mean((2, 3))
+        return getattr(module, names["head"])(x)
+
+    module.forward = forward
+    generator = torch.Generator().manual_seed(1)
+    for name, tensor in module.eval().state_dict().items():
+        if "running_var" in name or (tensor.ndim == 1 and name.endswith("weight")):
+            tensor.uniform_(0.5, 1.5, generator=generator)
+        elif tensor.is_floating_point():
+            tensor.normal_(0, tensor[0].numel() ** -0.5 if tensor.ndim > 1 else 0.2, generator=generator)
+    return module
+
+
+PREACT = {
+    "preact_resnet18": (
+        {"stage": "layer", "shortcut": "shortcut", "nested": True, "final": "bn", "head": "linear"},
+        (2, 64, (64, 128, 256, 512)),
+        {},
+    ),
+    "wide_resnet": (
+        {"stage": "block", "shortcut": "convShortcut", "nested": False, "final": "bn1", "head": "fc"},
+        (1, 16, (16, 32, 64)),
+        {"depth": 10, "width": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PREACT)
+def test_pre_activation_networks_of_pytorch_give_their_logits_in_keras_and_back(name, images, tmp_path):
+    names, sizes, options = PREACT[name]
+    reference = preact_reference(names, *sizes)
+    state = {key: tensor.numpy().copy() for key, tensor in reference.state_dict().items()}
+    # TRADES's wide networks hold a block that nothing uses.
+    unused = {"sub_block1.layer.0.bn1.weight": np.ones(3, "float32")} if name == "wide_resnet" else {}
+    model = models.build(name, 10, (32, 32, 3), **options)
+    load_torch_weights(model, saved({**state, **unused}, tmp_path / "net.safetensors"))
+    assert_same(logits(model, images), torch_logits(reference, images))
+    save_torch_weights(model, tmp_path / "back.safetensors")
+    back = load_file(tmp_path / "back.safetensors")
+    assert back.keys() == {key for key in state if not key.endswith("num_batches_tracked")}
+    for key, value in back.items():
+        np.testing.assert_array_equal(value, state[key], err_msg=key)

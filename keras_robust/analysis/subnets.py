@@ -1,0 +1,142 @@
+"""How well the subnets of a model do, and which of its blocks are vulnerable."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_robust.checks import check_positive_integer
+from keras_robust.layers import SubnetModel, SubnetSpace, subnet_gates
+from keras_robust.prediction import Predictor
+
+
+def subnet_accuracies(
+    model: keras.Model,
+    images: Mapping[str, np.ndarray],
+    y: np.ndarray,
+    *,
+    rho: float = 0.7,
+    subnets: int = 1000,
+    attack: Any = None,
+    seed: int = 0,
+    space: SubnetSpace | None = None,
+) -> dict[str, np.ndarray]:
+    """Measures random subnets of a model, in inference mode, with the moving averages of the whole network.
+
+    Give clean, noisy and attacked versions of the same images; all of them are measured on the same subnets.
+
+    Args:
+        model: Model with subnet gates that returns logits.
+        images: Names and sets of images, each of shape `(images, height, width, channels)`, in [0, 1].
+        y: Integer labels, shape `(images,)`.
+        rho: Share of the paths and channels that a subnet keeps.
+        subnets: Number of subnets.
+        attack: Attack on each subnet itself, starting from the set named `"clean"`; None for none.
+        seed: Seed of the subnets and of the attack.
+        space: Subnets to draw from, instead of those of `rho`.
+
+    Returns:
+        Accuracies of the subnets on each set, shape `(subnets,)`; those under `attack` are named `"attacked"`.
+
+    Raises:
+        ValueError: If the model has no gates, a number is out of range, or `attack` has no clean images.
+
+    Reference:
+        Guo et al., 2022, https://arxiv.org/abs/2201.12765 (figure 1)
+    """
+    check_positive_integer("subnets", subnets)
+    if attack is not None and ("clean" not in images or "attacked" in images):
+        raise ValueError(
+            "`attack` starts from the images named 'clean' and makes those named 'attacked'. "
+            f"Received: images named {', '.join(images)}."
+        )
+    space = space or SubnetSpace(model, rho=rho)
+    cut = SubnetModel(model)
+    rng = np.random.default_rng(seed)
+    names = [*images, *(["attacked"] if attack is not None else [])]
+    accuracies = {name: np.zeros(subnets) for name in names}
+    for index in range(subnets):
+        cut.choose(space.highest(rng.random(space.size)))
+        for name in names:
+            x = images[name] if name != "attacked" else attack(cut, images["clean"], y, seed=seed)
+            accuracies[name][index] = accuracy(cut, x, y)
+    return accuracies
+
+
+def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
+    """Returns the share of images whose largest logit is that of the label.
+
+    Args:
+        model: Model that returns logits.
+        x: Images, shape `(images, height, width, channels)`, in [0, 1].
+        y: Integer labels, shape `(images,)`.
+
+    Returns:
+        A fraction.
+    """
+    return float(np.mean(Predictor.of(model).predict(x).argmax(-1) == y))
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockVulnerability:
+    """What the model loses when a part of one block is missing.
+
+    Args:
+        block: Name of the block.
+        error: Mean error over the subnets.
+        deviation: Standard deviation of the error between the subnets.
+        downsamples: Whether the block reduces the image.
+    """
+
+    block: str
+    error: float
+    deviation: float
+    downsamples: bool
+
+
+def block_vulnerability(
+    model: keras.Model,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    rho: float = 0.5,
+    subnets: int = 100,
+    seed: int = 0,
+) -> list[BlockVulnerability]:
+    """Measures, block by block, random subnets that lose paths and channels in that block only.
+
+    Args:
+        model: Model with subnet gates that returns logits.
+        x: Images, shape `(images, height, width, channels)`, in [0, 1].
+        y: Integer labels, shape `(images,)`.
+        rho: Share of the paths and channels of the block that is kept.
+        subnets: Subnets drawn for each block.
+        seed: Seed of the subnets.
+
+    Returns:
+        One row for each block, in the order of the network.
+
+    Raises:
+        ValueError: If the model has no gates or a number is out of range.
+
+    Reference:
+        Guo et al., 2022, https://arxiv.org/abs/2201.12765 (figure 7)
+    """
+    check_positive_integer("subnets", subnets)
+    gates = subnet_gates(model).values()
+    strides = {layer.name: max(layer.strides) for layer in model._flatten_layers() if hasattr(layer, "strides")}
+    cut = SubnetModel(model)
+    rows = []
+    for number, block in enumerate(dict.fromkeys(gate.block for gate in gates)):
+        space = SubnetSpace(model, rho=rho, blocks=[block])
+        rng = np.random.default_rng([seed, number])
+        errors = []
+        for _ in range(subnets):
+            cut.choose(space.highest(rng.random(space.size)))
+            errors.append(1.0 - accuracy(cut, x, y))
+        inside = [gate.layer for gate in gates if gate.block == block]
+        downsamples = any(strides.get(name, 1) > 1 for name in inside)
+        rows.append(BlockVulnerability(block, float(np.mean(errors)), float(np.std(errors)), downsamples))
+    return rows

@@ -1,0 +1,151 @@
+"""Enhancing weak subnets: each step finds a subnet that does badly and teaches it what the whole network knows."""
+
+import keras
+from keras import ops
+
+from keras_robust.checks import Tensor, check_choice
+from keras_robust.layers import subnet
+from keras_robust.losses import cross_entropy, kl
+from keras_robust.training.subnet_search import Masks, SubnetSearch
+
+
+class WeakSubnets:
+    """Adds the divergence of a searched subnet's predictions from the whole network's to the training loss.
+
+    A term for `RobustTrainer`. Before each step the search sees the accuracy of subnets on the batch as the
+    perturbations left it, so that with adversarial examples of the whole network it looks for subnets that these
+    break; then it proposes the subnet of the step. The subnet runs in training mode; the moving averages of batch
+    normalisation stay those of the whole network.
+
+    Direction and detachment are those of the paper's code; the paper does not say. With TRADES of factor beta
+    the paper's loss is `distillation_weight=beta * weight, clean_weight=weight`.
+
+    Differs from the paper's code: its CIFAR scripts also average the divergence over classes, which is
+    `reduction="element_mean"`.
+
+    Args:
+        search: Where subnets come from: `ControllerSearch`, `RandomSearch` or `L1Search`.
+        distillation_weight: Lambda, the factor of the divergence on the perturbed batch.
+        clean_weight: Factor of the same divergence on the batch before perturbation; above 0 it costs another pass
+            of the network and of the subnet.
+        loss: `"kl"`, KL(network || subnet); `"reverse_kl"`, KL(subnet || network); `"cross_entropy"`, that of the
+            subnet with the labels.
+        detach_teacher: Whether the divergence trains the subnet alone.
+        reduction: `"batch_mean"`, a sum over classes, or `"element_mean"`, a mean over classes too.
+        seed: Seed of the search.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Reference:
+        Guo et al., 2022, https://arxiv.org/abs/2201.12765 (equations 2 to 4, algorithm 1)
+    """
+
+    def __init__(
+        self,
+        search: SubnetSearch,
+        *,
+        distillation_weight: float = 1.0,
+        clean_weight: float = 0.0,
+        loss: str = "kl",
+        detach_teacher: bool = True,
+        reduction: str = "batch_mean",
+        seed: int = 0,
+    ):
+        if not isinstance(search, SubnetSearch):
+            raise ValueError(
+                "`search` must be a SubnetSearch, such as ControllerSearch(SubnetSpace(model, rho=0.7)). "
+                f"Received: search={search!r}."
+            )
+        for name, weight in (("distillation_weight", distillation_weight), ("clean_weight", clean_weight)):
+            if not weight >= 0:
+                raise ValueError(f"`{name}` must be a factor of at least 0. Received: {name}={weight!r}.")
+        check_choice("loss", loss, ("kl", "reverse_kl", "cross_entropy"))
+        check_choice("reduction", reduction, ("batch_mean", "element_mean"))
+        self.search = search
+        self.distillation_weight = distillation_weight
+        self.clean_weight = clean_weight
+        self.loss = loss
+        self.detach_teacher = detach_teacher
+        self.reduction = reduction
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.variables = (*search.variables, self.seed_generator.state)
+        self._chosen = _Chosen()
+
+    def prepare(self, model: keras.Model, x: Tensor, y: Tensor) -> None:
+        """Searches, and chooses the subnet of this step; `RobustTrainer` calls it before the step.
+
+        Args:
+            model: The model in training.
+            x: Images as the perturbations left them, shape `(batch, height, width, channels)`.
+            y: Integer labels, shape `(batch,)`.
+        """
+        labels = _labels(y)
+
+        def accuracy(masks: Masks) -> Tensor:
+            predicted = ops.argmax(_without_traces(model, x, masks, keep_seeds=False), axis=-1)
+            return ops.mean(ops.cast(ops.cast(predicted, labels.dtype) == labels, "float32"))
+
+        self.search.learn(accuracy, self.seed_generator)
+        self._chosen.masks = self.search.propose(self.seed_generator)
+
+    def __call__(self, model: keras.Model, x: Tensor, y: Tensor, y_pred: Tensor, x_clean: Tensor) -> Tensor:
+        """Returns the term of the loss for the subnet of this step.
+
+        Args:
+            model: The model in training.
+            x: Images that it trains on.
+            y: Integer labels, shape `(batch,)`.
+            y_pred: The model's logits for `x`, shape `(batch, classes)`.
+            x_clean: Images before the perturbations.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: If `prepare` has chosen no subnet.
+        """
+        masks = self._chosen.masks
+        if masks is None:
+            raise ValueError(
+                "`prepare(model, x, y)` must choose a subnet before the term is computed. "
+                "Received: no call of it. Pass WeakSubnets in `terms` of RobustTrainer, which calls it."
+            )
+        total = 0.0
+        if self.distillation_weight:
+            total = self.distillation_weight * self._divergence(model, x, y, y_pred, masks)
+        if self.clean_weight:
+            clean = _without_traces(model, x_clean, {})
+            total = total + self.clean_weight * self._divergence(model, x_clean, y, clean, masks)
+        return total
+
+    def _divergence(self, model: keras.Model, x: Tensor, y: Tensor, teacher: Tensor, masks: Masks) -> Tensor:
+        logits = _without_traces(model, x, masks)
+        teacher = ops.stop_gradient(teacher) if self.detach_teacher else teacher
+        if self.loss == "cross_entropy":
+            return ops.mean(cross_entropy(logits, _labels(y)))
+        values = kl(teacher, logits) if self.loss == "kl" else kl(logits, teacher)
+        return ops.mean(values) / (logits.shape[-1] if self.reduction == "element_mean" else 1)
+
+
+class _Chosen:
+    """Holds the subnet between the two halves of one step, out of Keras's sight."""
+
+    masks: Masks | None = None
+
+
+def _labels(y: Tensor) -> Tensor:
+    return ops.reshape(ops.cast(y, "int32"), (-1,))
+
+
+def _without_traces(model: keras.Model, x: Tensor, masks: Masks, keep_seeds: bool = True) -> Tensor:
+    """Logits of a subnet in training mode that leave moving averages alone; random layers move on."""
+    trainable = [variable.value for variable in model.trainable_variables]
+    others = [variable.value for variable in model.non_trainable_variables]
+    with subnet(model, masks):
+        logits, updated = model.stateless_call(trainable, others, x, training=True)
+    if keep_seeds:
+        for variable, value in zip(model.non_trainable_variables, updated, strict=True):
+            if variable.path.endswith("seed_generator_state"):
+                variable.assign(value)
+    return ops.cast(logits, "float32")

@@ -1,0 +1,71 @@
+"""Subnet analysis against networks whose subnets are known."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_robust.analysis import block_vulnerability, subnet_accuracies
+from keras_robust.attacks import FGSM
+from keras_robust.layers import SubnetGate, SubnetSpace, subnet
+
+CLASSES = 4
+
+
+def told_by_channels():
+    """A first block whose paths are alike, and a second in which each of four channels tells one class."""
+    inputs = keras.Input((1, 1, CLASSES))
+    paths = []
+    for number, name in enumerate(("left", "right")):
+        path = layers.Conv2D(CLASSES, 1, use_bias=False, name=name)(inputs)
+        paths.append(SubnetGate("block1", number, ends_path=True, name=f"{name}_gate")(path))
+    x = layers.Add(name="add")(paths)
+    x = layers.Conv2D(CLASSES, 1, use_bias=False, name="channels")(x)
+    x = SubnetGate("block2", 0, layer="channels", name="channel_gate")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(inputs, layers.Dense(CLASSES + 1, name="logits")(x))
+    for name in ("left", "right", "channels"):
+        model.get_layer(name).set_weights([np.eye(CLASSES)[None, None]])
+    # What no channel tells is of the class that no image has.
+    model.get_layer("logits").set_weights([np.eye(CLASSES, CLASSES + 1), np.eye(CLASSES + 1)[CLASSES] * 0.1])
+    return model
+
+
+def one_of_each():
+    return np.eye(CLASSES, dtype="float32")[:, None, None, :], np.arange(CLASSES)
+
+
+def test_a_block_matters_by_what_it_alone_loses():
+    first, second = block_vulnerability(told_by_channels(), *one_of_each(), subnets=5)
+    assert (first.block, first.error, first.deviation, first.downsamples) == ("block1", 0.0, 0.0, False)
+    assert (second.block, second.error, second.deviation) == ("block2", 0.5, 0.0)
+
+
+def test_every_subnet_that_keeps_half_of_the_channels_tells_half_of_the_classes():
+    x, y = one_of_each()
+    found = subnet_accuracies(told_by_channels(), {"clean": x, "dark": 0 * x}, y, rho=0.5, subnets=6)
+    np.testing.assert_array_equal(found["clean"], [0.5] * 6)
+    np.testing.assert_array_equal(found["dark"], [0.0] * 6)
+
+
+def test_the_same_seed_measures_the_same_subnets(rng):
+    model = told_by_channels()
+    images = rng.random((40, 1, 1, CLASSES)).astype("float32")
+    labels = images.argmax(-1).ravel()
+    runs = [subnet_accuracies(model, {"clean": images}, labels, rho=0.5, subnets=4, seed=s) for s in (0, 0, 1)]
+    np.testing.assert_array_equal(runs[0]["clean"], runs[1]["clean"])
+    assert not np.array_equal(runs[0]["clean"], runs[2]["clean"])
+    space = SubnetSpace(model, rho=0.5)
+    with subnet(model, space.highest(np.random.default_rng(0).random(space.size))):
+        expected = np.mean(np.argmax(ops.convert_to_numpy(model(images)), -1) == labels)
+    assert runs[0]["clean"][0] == expected
+
+
+def test_an_attack_is_made_against_each_subnet():
+    x, y = one_of_each()
+    attack = FGSM(norm="Linf", epsilon=1.0)
+    found = subnet_accuracies(told_by_channels(), {"clean": 0.9 * x}, y, rho=0.5, subnets=2, attack=attack)
+    np.testing.assert_array_equal(found["clean"], [0.5, 0.5])
+    np.testing.assert_array_equal(found["attacked"], [0.0, 0.0])
+    with pytest.raises(ValueError, match="images named 'clean'"):
+        subnet_accuracies(told_by_channels(), {"noisy": x}, y, attack=attack)
