@@ -250,6 +250,7 @@ def test_the_reward_is_the_accuracy_on_the_perturbed_batch_of_the_step():
     assert accuracies == [0.0, 1.0]
 
 
+@pytest.mark.slow
 def test_a_residual_network_trains_with_weak_subnets_under_noise(rng):
     x = rng.uniform(size=(BATCH, 8, 8, 3)).astype("float32")
     y = (x.mean((1, 2, 3)) > np.median(x.mean((1, 2, 3)))).astype("int32")
