@@ -1,5 +1,7 @@
 """TensorFlow side of the seam; the contract is stated in `keras_robust.backend`."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -21,7 +23,8 @@ def value_and_grad(fn, inputs, has_aux=False):
 
 def jit(fn):
     """Compiles a pure function with XLA."""
-    return tf.function(fn, jit_compile=True, autograph=False)
+    # TensorFlow counts the traces of all closures of one code together, and would warn of the batch sizes' own.
+    return tf.function(functools.partial(fn), jit_compile=True, autograph=False)
 
 
 def loops_cost_extra():
