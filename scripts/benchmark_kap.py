@@ -73,7 +73,8 @@ def measure(options):
         images = keras.ops.convert_to_tensor(x)
         return lambda: backend.synchronize(run(images))
 
-    inference = {name: forward(net) for name, net in (nets | {"folded": models.fold_kap(averaged)}).items()}
+    every = nets | {"folded": models.fold_kap(averaged)}
+    inference = {name: forward(net) for name, net in every.items()}
     forward_seconds = take_turns(inference, 3 * options.turns)
     training = {}
     for name, net in nets.items():
