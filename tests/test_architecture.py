@@ -25,7 +25,7 @@ ARROWS = {
     "prediction": {"checks", "backend"},
     "models": {"checks", "layers"},
     "augmentations": {"checks"},
-    "datasets": {"checks"},
+    "datasets": {"checks", "files"},
     "corruptions": {"checks", "prediction"},
     "attacks": TOOLS,
     "certification": TOOLS,

@@ -14,7 +14,7 @@ class Split:
         pixels: Stored images, shape `(images, height, width, channels)`, uint8.
         labels: Integer labels, shape `(images,)`, int32.
         maximum: Stored value that stands for 1.0: 255, or 16 for digits.
-        order: What fixes the order: 'official', 'tensorflow_datasets' or 'scikit-learn'.
+        order: What fixes the order: 'official', 'tensorflow_datasets', 'scikit-learn' or 'file_name'.
     """
 
     pixels: np.ndarray
@@ -108,13 +108,14 @@ class Dataset:
         return self.train.pixels.shape[1:]
 
 
-def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split | None]:
+def hold_out(split: Split, fraction: float, seed: int, *, by_class: bool = False) -> tuple[Split, Split | None]:
     """Draws a part of a split at random; both parts keep the order of the whole.
 
     Args:
         split: What to divide.
         fraction: Share of the images that is held out, in [0, 1).
         seed: Seed of the draw.
+        by_class: Whether each class gives the same share.
 
     Returns:
         What remains, and what is held out (None where the share is 0).
@@ -127,8 +128,11 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split | N
             f"`validation_fraction` must lie in [0, 1). Received: validation_fraction={fraction!r}. "
             "The WM paper holds out 0.1."
         )
-    count = round(len(split) * fraction)
-    if count == 0:
+    draw = np.random.default_rng(seed)
+    parts = [np.arange(len(split))]
+    if by_class:
+        parts = [np.flatnonzero(split.labels == label) for label in np.unique(split.labels)]
+    held = np.concatenate([draw.permutation(part)[: round(len(part) * fraction)] for part in parts])
+    if len(held) == 0:
         return split, None
-    shuffled = np.random.default_rng(seed).permutation(len(split))
-    return split.subset(np.sort(shuffled[count:])), split.subset(np.sort(shuffled[:count]))
+    return split.subset(np.setdiff1d(np.arange(len(split)), held)), split.subset(np.sort(held))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_robust.checks import check_choice, check_positive_integer
-from keras_robust.datasets import tensorflow_datasets
+from keras_robust.datasets import iwildcam2019, tensorflow_datasets
 from keras_robust.datasets.dataset import Dataset, Split, hold_out
 
 
@@ -20,12 +20,14 @@ class Info:
         input_shape: Shape of one image: height, width, channels.
         read: Reads the splits, `(data_dir, download) -> (train, test)`.
         needs_files: Whether it must be downloaded before its first use.
+        by_class: Whether images are held out class by class, the same share of each.
     """
 
     num_classes: int
     input_shape: tuple[int, int, int]
     read: Callable[[str | Path | None, bool], tuple[Split, Split]] = dataclasses.field(repr=False)
     needs_files: bool = True
+    by_class: bool = False
 
 
 def _read_digits(data_dir: str | Path | None, download: bool) -> tuple[Split, Split]:
@@ -47,6 +49,7 @@ _DATASETS = {
     "mnist": Info(10, (28, 28, 1), _from_tfds("mnist")),
     "cifar10": Info(10, (32, 32, 3), _from_tfds("cifar10")),
     "cifar100": Info(100, (32, 32, 3), _from_tfds("cifar100")),
+    "iwildcam2019": Info(10, (23, 32, 1), iwildcam2019.read, by_class=True),
 }
 
 
@@ -83,6 +86,7 @@ def load(
 
     `digits` ships with scikit-learn (8x8 images; the last 360 are the test set). The others are read with
     TensorFlow Datasets. CIFAR comes in its official order, which RobustBench counts in; MNIST in that library's.
+    `iwildcam2019` is read from a download by hand; the paper holds out 2 / 9 of its training images.
 
     Args:
         name: One of `list_datasets()`.
@@ -102,5 +106,5 @@ def load(
     facts = info(name)
     check_positive_integer("seed", seed, minimum=0)
     train, test = facts.read(data_dir, download)
-    train, validation = hold_out(train, validation_fraction, seed)
+    train, validation = hold_out(train, validation_fraction, seed, by_class=facts.by_class)
     return Dataset(name, train, validation, test, facts.num_classes)
