@@ -160,13 +160,16 @@ def batch_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return layers.BatchNormalization(axis=-1, epsilon=1e-5, momentum=0.9, name=name)(x)
 
 
-def activate(x: keras.KerasTensor, activation: str = "relu", *, name: str) -> keras.KerasTensor:
+def activate(
+    x: keras.KerasTensor, activation: str = "relu", *, name: str, number: int | str = ""
+) -> keras.KerasTensor:
     """Applies the activation between two layers.
 
     Args:
         x: Symbolic activations.
         activation: `"relu"`, or `"softplus"`, log(1 + exp(x)), which has a gradient everywhere.
         name: Prefix of the layer's name.
+        number: Suffix of the layer's name, where a block has several.
 
     Returns:
         Symbolic tensor of the shape of `x`.
@@ -175,9 +178,8 @@ def activate(x: keras.KerasTensor, activation: str = "relu", *, name: str) -> ke
         ValueError: If the activation is unknown.
     """
     check_choice("activation", activation, ACTIVATIONS)
-    if activation == "relu":
-        return layers.ReLU(name=f"{name}_relu")(x)
-    return layers.Activation(activation, name=f"{name}_{activation}")(x)
+    name = f"{name}_{activation}{number}"
+    return layers.ReLU(name=name)(x) if activation == "relu" else layers.Activation(activation, name=name)(x)
 
 
 def dense(

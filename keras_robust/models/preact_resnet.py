@@ -18,6 +18,7 @@ def preact_block(
     conv: Callable[..., keras.KerasTensor],
     *,
     dropout: Callable[..., keras.KerasTensor],
+    activate: Callable[..., keras.KerasTensor] = blocks.activate,
     name: str,
 ) -> keras.KerasTensor:
     """Adds two 3 x 3 convolutions, each after batch normalisation and ReLU, and a skip.
@@ -30,6 +31,7 @@ def preact_block(
         strides: Step of the first convolution.
         conv: `(x, filters, kernel_size, *, strides, padding, name)`, convolution without bias and what follows it.
         dropout: `(x, *, name)`, dropout at the end of the residual.
+        activate: `(x, *, name, number)`, the activation.
         name: Prefix of the names of the layers.
 
     Returns:
@@ -38,9 +40,9 @@ def preact_block(
     Reference:
         He et al., 2016, https://arxiv.org/abs/1603.05027
     """
-    active = layers.ReLU(name=f"{name}_relu1")(blocks.batch_norm(x, name=f"{name}_bn1"))
+    active = activate(blocks.batch_norm(x, name=f"{name}_bn1"), name=name, number=1)
     residual = conv(active, width, 3, strides=strides, padding=1, name=f"{name}_conv1")
-    residual = layers.ReLU(name=f"{name}_relu2")(blocks.batch_norm(residual, name=f"{name}_bn2"))
+    residual = activate(blocks.batch_norm(residual, name=f"{name}_bn2"), name=name, number=2)
     residual = SubnetGate(name, 0, layer=f"{name}_conv1", name=f"{name}_gate1")(residual)
     residual = conv(residual, width, 3, padding=1, name=f"{name}_conv2")
     residual = dropout(residual, name=f"{name}_dropout")
@@ -65,6 +67,7 @@ def preact_network(
     dropout: float,
     sigma: float,
     with_noise_layers: bool,
+    activation: str,
     seed: int | None,
 ) -> keras.Model:
     """Builds a pre-activation network for small images; stages after the first halve the image.
@@ -80,6 +83,7 @@ def preact_network(
         dropout: Share of activations dropped at the end of each residual, in training.
         sigma: Noise on pixels and after each convolution, in training, in pixel units.
         with_noise_layers: Whether noise layers are there also for `sigma=0`.
+        activation: `"relu"` or `"softplus"`.
         seed: Seed of the initial weights, the dropout and the noise.
 
     Returns:
@@ -88,6 +92,7 @@ def preact_network(
     seeds = blocks.Seeds(seed)
     noise = functools.partial(blocks.noise, sigma=sigma, keep=with_noise_layers, seeds=seeds)
     drop = functools.partial(blocks.dropout, rate=dropout, seeds=seeds)
+    activate = functools.partial(blocks.activate, activation=activation)
 
     def conv(x, filters, kernel_size, *, name, strides=1, padding=0):
         x = blocks.pooled_conv(
@@ -110,8 +115,10 @@ def preact_network(
     for stage, (depth, width) in enumerate(stages, start=1):
         for number in range(1, depth + 1):
             strides = 2 if stage > 1 and number == 1 else 1
-            x = preact_block(x, width, strides, conv, dropout=drop, name=f"stage{stage}_block{number}")
-    x = layers.ReLU(name="final_relu")(blocks.batch_norm(x, name="final_bn"))
+            x = preact_block(
+                x, width, strides, conv, dropout=drop, activate=activate, name=f"stage{stage}_block{number}"
+            )
+    x = activate(blocks.batch_norm(x, name="final_bn"), name="final")
     x = blocks.global_pool(x)
     return keras.Model(inputs, blocks.logits(x, num_classes, seeds), name=name)
 
@@ -126,6 +133,7 @@ def preact_resnet18(
     dropout: float = 0.0,
     sigma: float = 0.0,
     with_noise_layers: bool = False,
+    activation: str = "relu",
     seed: int | None = None,
 ) -> keras.Model:
     """Builds the pre-activation ResNet-18 of adversarial training, with a normalisation before the last pooling.
@@ -138,6 +146,7 @@ def preact_resnet18(
         dropout: Share of activations dropped at the end of each residual, in training.
         sigma: Noise on pixels and after each convolution, in training, in pixel units.
         with_noise_layers: Whether noise layers are there also for `sigma=0`, to be set later.
+        activation: `"relu"` or `"softplus"`.
         seed: Seed of the initial weights, the dropout and the noise.
 
     Returns:
@@ -160,5 +169,6 @@ def preact_resnet18(
         dropout=dropout,
         sigma=sigma,
         with_noise_layers=with_noise_layers,
+        activation=activation,
         seed=seed,
     )

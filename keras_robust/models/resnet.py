@@ -38,30 +38,42 @@ def _merge(
 
 
 def _basic_block(
-    x: keras.KerasTensor, width: int, strides: int, unit: Unit, dropout: Callable[..., Any], name: str
+    x: keras.KerasTensor,
+    width: int,
+    strides: int,
+    unit: Unit,
+    dropout: Callable[..., Any],
+    activate: Callable[..., Any],
+    name: str,
 ) -> keras.KerasTensor:
     """Adds two 3 x 3 convolutions and a shortcut."""
     residual = unit(x, width, 3, strides=strides, padding=1, name=f"{name}_conv1")
-    residual = layers.ReLU(name=f"{name}_relu1")(residual)
+    residual = activate(residual, name=name, number=1)
     residual = SubnetGate(name, 0, layer=f"{name}_conv1", name=f"{name}_gate1")(residual)
     residual = unit(residual, width, 3, padding=1, name=f"{name}_conv2")
     x = _merge(residual, f"{name}_conv2", x, strides, unit, dropout, name)
-    return layers.ReLU(name=f"{name}_relu2")(x)
+    return activate(x, name=name, number=2)
 
 
 def _bottleneck(
-    x: keras.KerasTensor, width: int, strides: int, unit: Unit, dropout: Callable[..., Any], name: str
+    x: keras.KerasTensor,
+    width: int,
+    strides: int,
+    unit: Unit,
+    dropout: Callable[..., Any],
+    activate: Callable[..., Any],
+    name: str,
 ) -> keras.KerasTensor:
     """Adds a 1 x 1, a strided 3 x 3 and a 1 x 1 convolution of four times the channels, and a shortcut."""
     residual = unit(x, width, 1, name=f"{name}_conv1")
-    residual = layers.ReLU(name=f"{name}_relu1")(residual)
+    residual = activate(residual, name=name, number=1)
     residual = SubnetGate(name, 0, layer=f"{name}_conv1", name=f"{name}_gate1")(residual)
     residual = unit(residual, width, 3, strides=strides, padding=1, name=f"{name}_conv2")
-    residual = layers.ReLU(name=f"{name}_relu2")(residual)
+    residual = activate(residual, name=name, number=2)
     residual = SubnetGate(name, 0, layer=f"{name}_conv2", name=f"{name}_gate2")(residual)
     residual = unit(residual, 4 * width, 1, name=f"{name}_conv3")
     x = _merge(residual, f"{name}_conv3", x, strides, unit, dropout, name)
-    return layers.ReLU(name=f"{name}_relu3")(x)
+    return activate(x, name=name, number=3)
 
 
 def _resnet(
@@ -78,6 +90,7 @@ def _resnet(
     dropout: float,
     sigma: float,
     with_noise_layers: bool,
+    activation: str,
     seed: int | None,
 ) -> keras.Model:
     """Builds a post-activation ResNet; stages after the first halve the image."""
@@ -91,6 +104,7 @@ def _resnet(
     seeds = blocks.Seeds(seed)
     noise = functools.partial(blocks.noise, sigma=sigma, keep=with_noise_layers, seeds=seeds)
     drop = functools.partial(blocks.dropout, rate=dropout, seeds=seeds)
+    activate = functools.partial(blocks.activate, activation=activation)
 
     def unit(x, filters, kernel_size, *, name, strides=1, padding=0):
         x = blocks.pooled_conv(
@@ -112,17 +126,17 @@ def _resnet(
     x = noise(inputs, role="input", name="input_noise")
     if stem == "cifar":
         x = unit(x, planes[0], 3, padding=1, name="stem")
-        x = layers.ReLU(name="stem_relu")(x)
+        x = activate(x, name="stem")
     else:
         x = unit(x, planes[0], 7, strides=2, padding=3, name="stem")
-        x = layers.ReLU(name="stem_relu")(x)
-        # Activations are not negative after the ReLU, so zeros pad the maximum as minus infinity would.
+        x = activate(x, name="stem")
+        # Activations are not negative here, so zeros pad the maximum as minus infinity would.
         x = layers.ZeroPadding2D(1, data_format=blocks.DATA_FORMAT, name="stem_max_pool_pad")(x)
         x = layers.MaxPooling2D(3, strides=2, data_format=blocks.DATA_FORMAT, name="stem_max_pool")(x)
     for stage, (depth, width) in enumerate(zip(depths, planes, strict=True), start=1):
         for number in range(1, depth + 1):
             strides = 2 if stage > 1 and number == 1 else 1
-            x = block(x, width, strides, unit, drop, f"stage{stage}_block{number}")
+            x = block(x, width, strides, unit, drop, activate, f"stage{stage}_block{number}")
     x = blocks.global_pool(x)
     return keras.Model(inputs, blocks.logits(x, num_classes, seeds), name=name)
 
@@ -142,6 +156,7 @@ def resnet18(
     dropout: float = 0.0,
     sigma: float = 0.0,
     with_noise_layers: bool = False,
+    activation: str = "relu",
     seed: int | None = None,
 ) -> keras.Model:
     """Builds ResNet-18: convolution, kernel pooling, noise, batch normalisation, ReLU, also in the shortcuts.
@@ -158,6 +173,7 @@ def resnet18(
         dropout: Share of activations dropped at the end of each residual, in training.
         sigma: Noise on pixels and after each convolution, in training, in pixel units.
         with_noise_layers: Whether noise layers are there also for `sigma=0`, to be set later.
+        activation: `"relu"` or `"softplus"`.
         seed: Seed of the initial weights, the dropout and the noise.
 
     Returns:
@@ -182,6 +198,7 @@ def resnet18(
         dropout=dropout,
         sigma=sigma,
         with_noise_layers=with_noise_layers,
+        activation=activation,
         seed=seed,
     )
 
@@ -198,6 +215,7 @@ def resnet50(
     dropout: float = 0.0,
     sigma: float = 0.0,
     with_noise_layers: bool = False,
+    activation: str = "relu",
     seed: int | None = None,
 ) -> keras.Model:
     """Builds ResNet-50: bottleneck blocks, 3, 4, 6 and 3 of them, which stride in the 3 x 3 convolution.
@@ -215,6 +233,7 @@ def resnet50(
         dropout: Share of activations dropped at the end of each residual, in training.
         sigma: Noise on pixels and after each convolution, in training, in pixel units.
         with_noise_layers: Whether noise layers are there also for `sigma=0`, to be set later.
+        activation: `"relu"` or `"softplus"`.
         seed: Seed of the initial weights, the dropout and the noise.
 
     Returns:
@@ -239,6 +258,7 @@ def resnet50(
         dropout=dropout,
         sigma=sigma,
         with_noise_layers=with_noise_layers,
+        activation=activation,
         seed=seed,
     )
 
@@ -257,6 +277,7 @@ def _cifar_family(depth: int) -> None:
         dropout: float = 0.0,
         sigma: float = 0.0,
         with_noise_layers: bool = False,
+        activation: str = "relu",
         seed: int | None = None,
     ) -> keras.Model:
         return _resnet(
@@ -271,6 +292,7 @@ def _cifar_family(depth: int) -> None:
             dropout=dropout,
             sigma=sigma,
             with_noise_layers=with_noise_layers,
+            activation=activation,
             seed=seed,
         )
 
@@ -288,6 +310,7 @@ def _cifar_family(depth: int) -> None:
         dropout: Share of activations dropped at the end of each residual, in training.
         sigma: Noise on pixels and after each convolution, in training, in pixel units.
         with_noise_layers: Whether noise layers are there also for `sigma=0`, to be set later.
+        activation: `"relu"` or `"softplus"`.
         seed: Seed of the initial weights, the dropout and the noise.
 
     Returns:

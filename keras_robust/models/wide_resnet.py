@@ -19,6 +19,7 @@ def wide_resnet(
     dropout: float = 0.0,
     sigma: float = 0.0,
     with_noise_layers: bool = False,
+    activation: str = "relu",
     seed: int | None = None,
 ) -> keras.Model:
     """Builds WRN-depth-width: three stages of pre-activation blocks, 16, 32 and 64 channels times the width.
@@ -36,6 +37,7 @@ def wide_resnet(
         dropout: Share of activations dropped at the end of each residual, in training.
         sigma: Noise on pixels and after each convolution, in training, in pixel units.
         with_noise_layers: Whether noise layers are there also for `sigma=0`, to be set later.
+        activation: `"relu"` or `"softplus"`.
         seed: Seed of the initial weights, the dropout and the noise.
 
     Returns:
@@ -65,5 +67,6 @@ def wide_resnet(
         dropout=dropout,
         sigma=sigma,
         with_noise_layers=with_noise_layers,
+        activation=activation,
         seed=seed,
     )

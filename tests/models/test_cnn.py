@@ -233,17 +233,3 @@ def test_noise_of_a_kap_cnn_switches_by_role(rng):
             outputs.append(model.predict(x, verbose=0))
     np.testing.assert_array_equal(model.predict(x, verbose=0), clean)
     assert all(np.abs(noisy - clean).max() > 1e-3 for noisy in outputs)
-
-
-@pytest.mark.once
-@pytest.mark.parametrize("name", ["kap_cnn", "kap_ensemble_cnn", "wm_cnn"])
-def test_softplus_replaces_every_relu_and_nothing_else(name):
-    relu, softplus = (models.build(name, 10, (8, 8, 1), seed=0, activation=each) for each in ("relu", "softplus"))
-    activations = {getattr(layer, "activation", None) for layer in softplus.layers}
-    assert not any(isinstance(layer, keras.layers.ReLU) for layer in softplus.layers)
-    assert keras.activations.relu not in activations
-    assert keras.activations.softplus in activations
-    for one, other in zip(relu.get_weights(), softplus.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-    with pytest.raises(ValueError, match="`activation`"):
-        models.build(name, 10, (8, 8, 1), activation="gelu")
