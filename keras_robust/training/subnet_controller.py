@@ -233,7 +233,8 @@ class ControllerSearch(SubnetSearch):
     def _columns(self, tensor: Tensor) -> list[Tensor]:
         """Cuts the last axis, of `size` columns, into those of each decision."""
         ends = np.cumsum([decision.count for decision in self.space.decisions])
-        return ops.split(tensor, ends[:-1].tolist(), axis=-1)
+        # PyTorch does not cut at no place.
+        return ops.split(tensor, ends[:-1].tolist(), axis=-1) if len(ends) > 1 else [tensor]
 
 
 def score_of_draw(logits: Tensor, scores: Tensor, choice: Tensor) -> Tensor:

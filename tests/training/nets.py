@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_robust.layers import SubnetGate
 from keras_robust.training import SGD
 
 CLOSE = {"rtol": 2e-4, "atol": 2e-6}  # float32, through a few steps
@@ -35,14 +36,15 @@ def convolutional(dropout=0.0, seed=0):
 
 
 def dense(dropout=0.0, seed=0):
-    """A net that compiles fast and has all that a step can move: weights, running averages, random seeds."""
+    """A net that compiles fast and has all that a step can move: weights, averages, random seeds, subnets."""
     return keras.Sequential(
         [
             keras.Input((6, 6, 1)),
             layers.Flatten(),
-            layers.Dense(16, kernel_initializer=keras.initializers.GlorotUniform(seed)),
+            layers.Dense(16, kernel_initializer=keras.initializers.GlorotUniform(seed), name="hidden"),
             layers.BatchNormalization(),
             layers.ReLU(),
+            SubnetGate("block", 0, layer="hidden", name="gate"),
             layers.Dropout(dropout, seed=seed),
             layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(seed + 1)),
         ]

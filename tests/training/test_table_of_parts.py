@@ -1,4 +1,4 @@
-"""The table of parts: noise, adversarial training and weight perturbation train together in any combination."""
+"""The table of parts: noise, adversarial training, weight perturbation and weak subnets train together."""
 
 import itertools
 
@@ -6,7 +6,16 @@ import keras
 import numpy as np
 import pytest
 
-from keras_robust.training import AWP, Adversarial, GaussianNoiseInput, RobustTrainer, Trades
+from keras_robust.layers import SubnetSpace
+from keras_robust.training import (
+    AWP,
+    Adversarial,
+    ControllerSearch,
+    GaussianNoiseInput,
+    RobustTrainer,
+    Trades,
+    WeakSubnets,
+)
 from keras_robust.training.checkpoint import load_state
 from keras_robust.training.progress import Checkpoint
 from tests.training import nets
@@ -17,26 +26,34 @@ METHODS = {
     "trades": lambda: ([], Trades(3.0, epsilon=0.05, step_size=0.02, steps=2)),
     "fast_at": lambda: ([Adversarial.fast(epsilon=0.05)], None),
 }
-TABLE = list(itertools.product((False, True), METHODS, (False, True)))
+TABLE = [(*row, False) for row in itertools.product((False, True), METHODS, (False, True))]
+TABLE += [(together, method, together, True) for together in (False, True) for method in METHODS]
 SAME_WEIGHTS = 1e-6  # same machine and backend; threads may order sums differently
 
 
-def make(noise, method, awp):
+def make(noise, method, awp, weak_subnets):
     """A trainer of fresh parts; the noise comes after the adversarial examples."""
     perturbations, objective = METHODS[method]()
+    model = nets.dense(dropout=0.2)
+    terms = []
+    if weak_subnets:
+        search = ControllerSearch(SubnetSpace(model), hidden=4, interval=3, learning_rate=0.01)
+        # With TRADES the paper adds the divergence on clean images too.
+        terms = [WeakSubnets(search, clean_weight=0.5 if method == "trades" else 0.0)]
     trainer = RobustTrainer(
-        nets.dense(dropout=0.2),
+        model,
         perturbations=[*perturbations, *([GaussianNoiseInput(0.05)] if noise else [])],
         objective=objective,
+        terms=terms,
         weight_perturbation=AWP(0.005, warmup=1) if awp else None,
     )
     return nets.compiled(trainer, 0.1, momentum=0.9)
 
 
-@pytest.mark.parametrize(("noise", "method", "awp"), TABLE)
-def test_every_combination_learns_and_goes_on_from_a_checkpoint_to_the_same_weights(noise, method, awp, tmp_path):
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: "-".join(map(str, row)))
+def test_every_combination_learns_and_goes_on_from_a_checkpoint_to_the_same_weights(row, tmp_path):
     x, y = nets.images(64)
-    unbroken = make(noise, method, awp)
+    unbroken = make(*row)
     keep_first = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: (tmp_path / "state").replace(tmp_path / f"state{epoch}")
     )
@@ -45,9 +62,9 @@ def test_every_combination_learns_and_goes_on_from_a_checkpoint_to_the_same_weig
     )
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
-    resumed = make(noise, method, awp)
+    resumed = make(*row)
     assert load_state(tmp_path / "state0", resumed)["epoch"] == 1
     nets.fit(resumed, x, y, batch_size=16, initial_epoch=1, epochs=3)
-    for one, other in zip(unbroken.model.get_weights(), resumed.model.get_weights(), strict=True):
+    for one, other in zip(unbroken.get_weights(), resumed.get_weights(), strict=True):
         assert np.isfinite(one).all()
         np.testing.assert_allclose(other, one, atol=SAME_WEIGHTS)
