@@ -14,23 +14,48 @@ import keras
 import numpy as np
 
 from keras_robust import backend, models
-from keras_robust.training import AWP, SGD, Adversarial, FreeAdversarial, RobustTrainer, Trades
+from keras_robust.layers import SubnetSpace
+from keras_robust.training import (
+    AWP,
+    SGD,
+    Adversarial,
+    ControllerSearch,
+    FreeAdversarial,
+    RandomSearch,
+    RobustTrainer,
+    Trades,
+    WeakSubnets,
+)
+
+
+def enhance(model, search):
+    """Weak Subnets with the paper's rho and interval."""
+    return WeakSubnets(search(SubnetSpace(model, rho=0.7)))
+
 
 METHODS = {
-    "plain": lambda shape: {},
-    "Fast-AT": lambda shape: {"perturbations": [Adversarial.fast()]},
-    "Free-AT": lambda shape: {"perturbations": [FreeAdversarial(shape)]},
-    "AT-10": lambda shape: {"perturbations": [Adversarial(steps=10)]},
-    "AT-10 (train mode)": lambda shape: {"perturbations": [Adversarial(steps=10, model_mode="train")]},
-    "TRADES": lambda shape: {"objective": Trades()},
-    "AT-10 + AWP": lambda shape: {"perturbations": [Adversarial(steps=10)], "weight_perturbation": AWP()},
+    "plain": lambda model, shape: {},
+    "Fast-AT": lambda model, shape: {"perturbations": [Adversarial.fast()]},
+    "Free-AT": lambda model, shape: {"perturbations": [FreeAdversarial(shape)]},
+    "AT-10": lambda model, shape: {"perturbations": [Adversarial(steps=10)]},
+    "AT-10 (train mode)": lambda model, shape: {"perturbations": [Adversarial(steps=10, model_mode="train")]},
+    "TRADES": lambda model, shape: {"objective": Trades()},
+    "AT-10 + AWP": lambda model, shape: {"perturbations": [Adversarial(steps=10)], "weight_perturbation": AWP()},
+    # Networks with residual blocks; the controller is due in one step of ten, so measure `--steps 10`.
+    "weak subnets": lambda model, shape: {"terms": [enhance(model, ControllerSearch)]},
+    "random subnets": lambda model, shape: {"terms": [enhance(model, RandomSearch)]},
+    "AT-10 + weak subnets": lambda model, shape: {
+        "perturbations": [Adversarial(steps=10)],
+        "terms": [enhance(model, ControllerSearch)],
+    },
 }
+DEFAULT = [name for name in METHODS if "subnets" not in name]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="kap_cnn")
-    parser.add_argument("--methods", default=",".join(METHODS), help="names, with commas between them")
+    parser.add_argument("--methods", default=",".join(DEFAULT), help="names, with commas between them")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=4, help="training steps of each turn")
     parser.add_argument("--turns", type=int, default=5)
@@ -48,7 +73,7 @@ def main() -> None:
     trainers = {}
     for name in names:
         model = models.build(options.model, num_classes=10, input_shape=(32, 32, 3), seed=0)
-        trainer = RobustTrainer(model, **METHODS[name]((options.batch_size, 32, 32, 3)))
+        trainer = RobustTrainer(model, **METHODS[name](model, (options.batch_size, 32, 32, 3)))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         trainer.compile(optimizer=SGD(0.01, momentum=0.9), loss=loss)
         trainers[name] = trainer

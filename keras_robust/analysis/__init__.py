@@ -9,7 +9,9 @@ from keras_robust.analysis.grad_cam import grad_cam as grad_cam
 from keras_robust.analysis.grad_cam import grad_cam_figure as grad_cam_figure
 from keras_robust.analysis.subnets import BlockVulnerability as BlockVulnerability
 from keras_robust.analysis.subnets import block_vulnerability as block_vulnerability
+from keras_robust.analysis.subnets import block_vulnerability_figure as block_vulnerability_figure
 from keras_robust.analysis.subnets import subnet_accuracies as subnet_accuracies
+from keras_robust.analysis.subnets import subnet_accuracy_figure as subnet_accuracy_figure
 from keras_robust.analysis.topography import Topography as Topography
 from keras_robust.analysis.topography import first_kernels as first_kernels
 from keras_robust.analysis.topography import topography as topography

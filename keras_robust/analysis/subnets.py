@@ -140,3 +140,67 @@ def block_vulnerability(
         downsamples = any(strides.get(name, 1) > 1 for name in inside)
         rows.append(BlockVulnerability(block, float(np.mean(errors)), float(np.std(errors)), downsamples))
     return rows
+
+
+def subnet_accuracy_figure(accuracies: Mapping[str, Mapping[str, np.ndarray]]) -> Any:
+    """Draws how the accuracies of subnets are distributed, one panel a set of images, one box a model.
+
+    Args:
+        accuracies: For each model, what `subnet_accuracies` gives; all of the same sets.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+
+    Reference:
+        Guo et al., 2022, https://arxiv.org/abs/2201.12765 (figure 1)
+    """
+    sets = list(next(iter(accuracies.values())))
+    figure = _figure(figsize=(1.2 + 2.6 * len(sets), 3.4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(sets), squeeze=False, sharey=True)[0], sets, strict=True):
+        axes.boxplot([found[name] for found in accuracies.values()])
+        axes.set_xticks(range(1, len(accuracies) + 1), list(accuracies), rotation=30, ha="right")
+        axes.set(title=name, ylim=(0, 1))
+    figure.axes[0].set_ylabel("accuracy of subnets")
+    return figure
+
+
+def block_vulnerability_figure(rows: Mapping[str, list[BlockVulnerability]]) -> Any:
+    """Draws the error that each block causes when a part of it is missing, one line a model.
+
+    Dotted lines mark the blocks that reduce the image.
+
+    Args:
+        rows: For each model, what `block_vulnerability` gives; all of the same blocks.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+
+    Reference:
+        Guo et al., 2022, https://arxiv.org/abs/2201.12765 (figure 7)
+    """
+    blocks = next(iter(rows.values()))
+    figure = _figure(figsize=(2 + 0.4 * len(blocks), 3.4), layout="constrained")
+    axes = figure.subplots()
+    for name, found in rows.items():
+        axes.plot([row.error for row in found], marker="o", label=name)
+    for number, block in enumerate(blocks):
+        if block.downsamples:
+            axes.axvline(number, color="grey", linestyle=":")
+    axes.set_xticks(range(len(blocks)), [row.block for row in blocks], rotation=60, ha="right")
+    axes.set(ylabel="mean error", ylim=(0, None))
+    axes.legend()
+    return figure
+
+
+def _figure(**options: Any) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("Figures need matplotlib. Install it with: pip install 'keras-robust[plots]'") from error
+    return Figure(**options)

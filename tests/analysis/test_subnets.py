@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_robust.analysis import block_vulnerability, subnet_accuracies
+from keras_robust.analysis import (
+    BlockVulnerability,
+    block_vulnerability,
+    block_vulnerability_figure,
+    subnet_accuracies,
+    subnet_accuracy_figure,
+)
 from keras_robust.attacks import FGSM
 from keras_robust.layers import SubnetGate, SubnetSpace, subnet
 
@@ -69,3 +75,19 @@ def test_an_attack_is_made_against_each_subnet():
     np.testing.assert_array_equal(found["attacked"], [0.0, 0.0])
     with pytest.raises(ValueError, match="images named 'clean'"):
         subnet_accuracies(told_by_channels(), {"noisy": x}, y, attack=attack)
+
+
+@pytest.mark.once
+def test_figures_show_every_model_and_mark_the_blocks_that_reduce_the_image(tmp_path):
+    pytest.importorskip("matplotlib")
+    found = {"clean": np.array([0.1, 0.5, 0.9]), "noisy": np.array([0.0, 0.2, 0.4])}
+    figure = subnet_accuracy_figure({"standard": found, "enhanced": found})
+    assert [axes.get_title() for axes in figure.axes] == ["clean", "noisy"]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["standard", "enhanced"]
+    figure.savefig(tmp_path / "accuracy.png")
+    rows = [BlockVulnerability(f"block{n}", 0.1 * n, 0.01, downsamples=n == 2) for n in (1, 2, 3)]
+    figure = block_vulnerability_figure({"standard": rows})
+    plotted, *marks = figure.axes[0].get_lines()
+    np.testing.assert_allclose(plotted.get_ydata(), [0.1, 0.2, 0.3])
+    assert [list(mark.get_xdata()) for mark in marks] == [[1, 1]]
+    figure.savefig(tmp_path / "blocks.png")
