@@ -42,10 +42,10 @@ def main():
     for part in ("reference", *options.backends):
         env = {**os.environ, "KERAS_BACKEND": "torch" if part == "reference" else part}
         subprocess.run([sys.executable, __file__, *sys.argv[1:], "--part", part], env=env, check=True)
-        path = part_path(options, part)
-        parts[part] = json.loads(path.read_text(encoding="utf-8"))
-        path.unlink()
+        parts[part] = json.loads(part_path(options, part).read_text(encoding="utf-8"))
     report(options, parts)
+    for part in ("reference", *options.backends):
+        part_path(options, part).unlink()
 
 
 def part_path(options, part):
