@@ -8,14 +8,18 @@ import pytest
 from keras_robust.training import (
     AWP,
     Adversarial,
+    ControllerSearch,
     CrossEntropy,
     FreeAdversarial,
     GaussianNoiseInput,
+    L1Search,
+    RandomSearch,
     Trades,
     parse_recipe,
     parts,
 )
 from keras_robust.training.tables import ExtraDataTable
+from tests.training import nets
 
 pytestmark = pytest.mark.once
 
@@ -66,6 +70,21 @@ def test_the_warm_up_of_awp_is_counted_in_steps():
     assert isinstance(part, AWP)
     assert part.warmup == 70
     assert float(part.gamma.numpy()) == pytest.approx(0.005)
+
+
+def test_weak_subnets_have_the_search_and_the_values_of_the_recipe():
+    model = nets.dense()
+    assert parts.make_terms(recipe(), model) == []
+    table = {"rho": 0.5, "interval": 4, "entropy_weight": 0.01, "distillation_weight": 6.0, "clean_weight": 1.0}
+    (term,) = parts.make_terms(recipe(weak_subnets=table), model)
+    assert isinstance(term.search, ControllerSearch)
+    assert (term.search.interval, term.search.entropy_weight, term.search.samples) == (4, 0.01, 1)
+    assert (term.distillation_weight, term.clean_weight, term.search.space.rho) == (6.0, 1.0, 0.5)
+    for name, kind in (("random", RandomSearch), ("l1", L1Search)):
+        (term,) = parts.make_terms(recipe(weak_subnets={"search": name}), model)
+        assert isinstance(term.search, kind)
+    with pytest.raises(ValueError, match="must hold SubnetGate layers"):
+        parts.make_terms(recipe(weak_subnets={}), nets.linear())
 
 
 def test_early_stopping_attacks_the_images_that_it_is_given():

@@ -202,7 +202,7 @@ def test_the_moving_averages_are_those_of_training_without_the_term():
     x, y = make_data()
     plain, enhanced = make_model(), make_model()
     fit(compiled(plain), x, y)
-    search = ControllerSearch(SubnetSpace(enhanced), hidden=4, interval=1, samples=2)
+    search = ControllerSearch(SubnetSpace(enhanced), hidden=4, interval=1)
     fit(compiled(enhanced, terms=[WeakSubnets(search, clean_weight=1.0)]), x, y)
     averages = [variable for variable in plain.non_trainable_variables if "moving" in variable.path]
     assert len(averages) == 10
