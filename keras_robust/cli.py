@@ -225,7 +225,8 @@ def report(
 
     entries = registry.list_entries()
     if html is not None:
-        leaderboard.write_leaderboard(html, entries)
+        folders = list(registry.folders().values())
+        leaderboard.write_leaderboard(html, entries, folders[0].resolve().parent if folders else None)
         typer.echo(f"Leaderboard: {html}")
     if model_info is not None:
         for path in leaderboard.write_model_info(model_info, entries):

@@ -42,8 +42,8 @@ def main():
         x, y, data = subject.test_images(options.images, options.data_dir)
         files.append(options.output / subject.name / "metrics.json")
         if files[-1].is_file():
-            if not holds(files[-1], attacks, data, options.seed):
-                parser.error(f"{files[-1]} holds other attacks, images or seed; give another --output")
+            if not holds(files[-1], subject, attacks, data, options.seed):
+                parser.error(f"{files[-1]} holds other attacks, images, seed or weights; give another --output")
             print(f"Already measured: {files[-1]}")
             continue
         run = {"seed": options.seed, "batch_size": options.batch_size, "data": data}
@@ -54,11 +54,15 @@ def main():
     print(f"Figure: {options.output / 'figure.png'}")
 
 
-def holds(path, attacks, data, seed):
+def holds(path, subject, attacks, data, seed):
     """Tells whether a finished file is the answer to this question."""
     from keras_robust.evaluation import Metrics
     from keras_robust.evaluation.run import describe
+    from keras_robust.zoo.entry import WEIGHTS
 
+    weights = subject.path / WEIGHTS if subject.path.is_dir() else subject.path
+    if weights.stat().st_mtime > path.stat().st_mtime:
+        return False
     metrics = Metrics.load(path)
     found = [{k: v for k, v in metric.attack.items() if k != "notes"} for metric in metrics.of_kind("attack")]
     same = metrics.clean.data == data and metrics.clean.seed == seed

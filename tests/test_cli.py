@@ -236,7 +236,7 @@ def test_report_writes_tables_and_check_notices_stale_ones(own_zoo, monkeypatch)
     assert "(cnn_digits.test/card.md)" in (own_zoo.parent / "README.md").read_text()
     code, _, _ = run("report", "--html", root / "page.html", "--model-info", root / "info")
     assert code == 0
-    assert "cnn_digits.test" in (root / "page.html").read_text()
+    assert f"{own_zoo.parent.name}/cnn_digits.test/card.md" in (root / "page.html").read_text()
     assert not list((root / "info").rglob("*.json"))  # no entry with the standard AutoAttack
     (own_zoo / "card.md").write_text("stale")
     code, output, _ = run("report", "--check")

@@ -135,7 +135,7 @@ class _Job:
         self.own_states: list[Path] = []
         self.under: dict[tuple, list[tuple[str, np.ndarray, dict]]] = {}
         context = {
-            "weights": _digest_of_weights(model),
+            "weights": digest_of_weights(model),
             "data": data.sha256,
             "seed": seed,
             **self.environment.model_dump(),
@@ -347,7 +347,8 @@ def _check_inside(x_adv: np.ndarray, x: np.ndarray, options: dict[str, Any]) -> 
         )
 
 
-def _digest_of_weights(model: keras.Model) -> str:
+def digest_of_weights(model: keras.Model) -> str:
+    """Returns the SHA-256 of a model's weights: their shapes, types and values, in order."""
     digest = hashlib.sha256()
     for variable in model.weights:
         value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value))

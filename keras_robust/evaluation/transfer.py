@@ -1,5 +1,6 @@
 """Every model against images crafted on every model: the table and the figure of transfer."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from keras_robust.attacks.base import Attack
 from keras_robust.attacks.transfer import measure_transfer
 from keras_robust.checks import Tensor
 from keras_robust.evaluation.metrics import DataFingerprint, Environment
-from keras_robust.evaluation.run import describe
+from keras_robust.evaluation.run import describe, digest_of_weights
 from keras_robust.files import write_atomically
 
 
@@ -37,8 +38,8 @@ def transfer_table(
         data: What the images are.
         seed: Integer seed of the attack.
         batch_size: Images a pass.
-        state: Folder that keeps the images crafted on each model, so that a run that was killed goes on; the
-            caller removes it.
+        state: Folder that keeps the images crafted on each model, by attack, seed, images and weights, so that a
+            run that was killed goes on; the caller removes it.
 
     Returns:
         `accuracy[source][target]` as fractions of all images, `clean[name]`, and what it takes to repeat them.
@@ -49,7 +50,11 @@ def transfer_table(
     clean: dict[str, float] = {}
     accuracy: dict[str, dict[str, float]] = {}
     for source, model in models.items():
-        x_adv = _crafted(source, model, attack, x, y, seed, batch_size, None if state is None else Path(state))
+        key = [source, describe(attack), seed, data.sha256, digest_of_weights(model)]
+        path = (
+            None if state is None else Path(state) / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.npy"
+        )
+        x_adv = _crafted(path, model, attack, x, y, seed, batch_size)
         accuracy[source] = {}
         for target, other in models.items():
             result = measure_transfer(model, other, x, x_adv, y, batch_size=batch_size)
@@ -66,16 +71,12 @@ def transfer_table(
     }
 
 
-def _crafted(name, model, attack, x, y, seed, batch_size, folder) -> np.ndarray:
-    path = None if folder is None else folder / f"{name}.npy"
+def _crafted(path, model, attack, x, y, seed, batch_size) -> np.ndarray:
     if path is not None and path.is_file():
         return np.load(path, allow_pickle=False)
     x_adv = attack(model, x, y, seed=seed, batch_size=batch_size)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part.npy")
-        np.save(temporary, x_adv)
-        temporary.replace(path)
+        write_atomically(path, lambda file: np.save(file, x_adv))
     return x_adv
 
 

@@ -1,6 +1,7 @@
 """The zoo as one HTML page that needs nothing else, and as RobustBench's `model_info` files."""
 
 import json
+import os
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -31,8 +32,15 @@ def leaderboard_page(entries: Iterable[Entry], links: str = "") -> str:
     return template.replace(_PLACE, data)
 
 
-def write_leaderboard(path: str | Path, entries: Iterable[Entry], links: str = "") -> None:
-    """Writes `leaderboard_page`, in one piece."""
+def write_leaderboard(path: str | Path, entries: Iterable[Entry], zoo: str | Path | None = None) -> None:
+    """Writes `leaderboard_page`, in one piece.
+
+    Args:
+        path: The page.
+        entries: Entries of the zoo.
+        zoo: Folder of their folders, which the page links to; None for that of the page.
+    """
+    links = "" if zoo is None else f"{os.path.relpath(zoo, Path(path).resolve().parent)}/"
     write_atomically(Path(path), leaderboard_page(entries, links))
 
 

@@ -112,6 +112,7 @@ def test_the_committed_page_opens_without_an_error(browser):
     names = {each.text_content() for each in page.query_selector_all("tbody a")}
     datasets = {each.text_content() for each in page.query_selector_all("#dataset option")}
     assert faults == []
+    assert names
     assert names <= {entry.name for entry in zoo.list_entries()}
     assert datasets == {entry.dataset for entry in zoo.list_entries()}
     page.close()
