@@ -1,11 +1,13 @@
 """From a recipe to trained weights: the one way in which the entries of the zoo are made."""
 
+import dataclasses
 import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_robust import datasets, models
 from keras_robust.augmentations import CropFlip
@@ -28,7 +30,7 @@ WEIGHTS, LOG, STATE = "model.weights.h5", "training_log.json", "training_state.p
 
 
 def train(
-    recipe_path: str | Path,
+    recipe: str | Path | Recipe,
     *,
     data_dir: str | Path | None = None,
     output_dir: str | Path | None = None,
@@ -42,9 +44,9 @@ def train(
     weights that an unbroken run would have reached. Results appear when they are complete, and not before.
 
     Args:
-        recipe_path: A recipe, or the folder of a zoo entry.
+        recipe: A recipe, its file, or the folder of a zoo entry.
         data_dir: Folder of TensorFlow Datasets; by default TFDS_DATA_DIR, then ~/tensorflow_datasets.
-        output_dir: Where results go; by default beside the recipe.
+        output_dir: Where results go; by default beside the recipe's file.
         resume: Whether to go on from the state of an earlier, unfinished run.
         epochs: Trains for so many epochs instead of the recipe's, to try things out. Milestones keep their share.
         overwrite: Whether to train again where results are there already.
@@ -56,12 +58,9 @@ def train(
         ValueError: If the recipe, the model or the data set is not there or not valid, finished results would be
             overwritten, or the unfinished run belongs to another recipe or backend.
     """
-    recipe_path = Path(recipe_path)
-    recipe = load_recipe(recipe_path)
+    recipe, output = _recipe_and_output(recipe, output_dir)
     if epochs is not None:
         recipe = with_epochs(recipe, epochs)
-    folder = recipe_path if recipe_path.is_dir() else recipe_path.parent
-    output = Path(output_dir) if output_dir is not None else folder
     _refuse_to_overwrite(output, overwrite)
     run = {"recipe_digest": recipe.digest(), "backend": keras.backend.backend()}
     earlier = _earlier_run(output, run) if resume else None
@@ -128,6 +127,19 @@ def train(
     return model
 
 
+def _recipe_and_output(recipe: str | Path | Recipe, output_dir: str | Path | None) -> tuple[Recipe, Path]:
+    if isinstance(recipe, Recipe):
+        if output_dir is None:
+            raise ValueError(
+                "`output_dir` must be given for a recipe that is no file. Received: output_dir=None for "
+                f"{recipe.name}. Pass the folder where its weights shall go."
+            )
+        return recipe, Path(output_dir)
+    path = Path(recipe)
+    folder = path if path.is_dir() else path.parent
+    return load_recipe(path), Path(output_dir) if output_dir is not None else folder
+
+
 def build_model(recipe: Recipe) -> keras.Model:
     """Builds the untrained model of a recipe.
 
@@ -158,8 +170,16 @@ def load_data(recipe: Recipe, data_dir: str | Path | None = None) -> Dataset:
     Raises:
         ValueError: If the data set is unknown or absent.
     """
-    fraction = recipe.dataset.validation_fraction
-    return datasets.load(recipe.dataset.name, data_dir=data_dir, validation_fraction=fraction, seed=recipe.seed)
+    fraction, count = recipe.dataset.validation_fraction, recipe.dataset.images
+    data = datasets.load(recipe.dataset.name, data_dir=data_dir, validation_fraction=fraction, seed=recipe.seed)
+    if count is None:
+        return data
+    if count > len(data.train):
+        raise ValueError(
+            f"`dataset.images` must be at most the training images of {data.name}, {len(data.train)}. "
+            f"Received: dataset.images={count}."
+        )
+    return dataclasses.replace(data, train=data.train.subset(np.arange(count)))
 
 
 def make_batches(recipe: Recipe, split: Split, data_dir: str | Path | None = None) -> AnyBatches:

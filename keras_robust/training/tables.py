@@ -14,10 +14,11 @@ class Table(BaseModel):
 
 
 class DatasetTable(Table):
-    """Which images; `validation_fraction` of the training images is held out."""
+    """Which images; `validation_fraction` of the training images is held out, the first `images` others are used."""
 
     name: str
     validation_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
+    images: int | None = Field(default=None, ge=1)
 
 
 class ModelTable(Table):

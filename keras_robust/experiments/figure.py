@@ -1,0 +1,68 @@
+"""Lines in panels, as most figures of the papers are."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One line of a panel.
+
+    Args:
+        label: Name in the legend.
+        x: Horizontal positions.
+        y: Heights, one for each position.
+        error: Half heights of error bars; None for none.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    error: Sequence[float] | None = None
+
+
+def draw_lines(
+    panels: Mapping[str, Sequence[Line]],
+    path: str | Path,
+    *,
+    x_label: str | Sequence[str],
+    y_label: str = "accuracy",
+    title: str = "",
+    log_x: bool = False,
+) -> None:
+    """Draws panels side by side, with one vertical axis.
+
+    Args:
+        panels: Lines by the panel's title.
+        path: Image file to write; its ending decides the format.
+        x_label: Name of the horizontal axis, or one for each panel.
+        y_label: Name of the vertical axis.
+        title: Title of the whole: what was measured, on how many images, with which seed and code.
+        log_x: Whether the horizontal axes are logarithmic.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            f"Figures need matplotlib: pip install 'keras-robust[plots]'. Received: {error}."
+        ) from error
+    labels = [x_label] * len(panels) if isinstance(x_label, str) else x_label
+    figure = Figure(figsize=(1.5 + 3.6 * len(panels), 3.8), layout="constrained")
+    all_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, (name, lines), label in zip(all_axes, panels.items(), labels, strict=True):
+        for line in lines:
+            axes.errorbar(line.x, line.y, yerr=line.error, marker="o", markersize=4, capsize=2, label=line.label)
+        axes.set(title=name, xlabel=label)
+        if log_x:
+            axes.set_xscale("log")
+        axes.grid(alpha=0.3)
+        if any(line.label for line in lines):
+            axes.legend(fontsize="small")
+    all_axes[0].set_ylabel(y_label)
+    figure.suptitle(title, fontsize="small")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
