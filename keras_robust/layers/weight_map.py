@@ -97,7 +97,7 @@ class WeightMap(keras.layers.Layer):
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
         check_choice("data_format", self.data_format, ("channels_last", "channels_first"))
         self.seed = seed
-        if mode == "unsharp" and sum(self._pads()) != kernel_size - 1:
+        if mode == "unsharp" and sum(self.pads()) != kernel_size - 1:
             raise ValueError(
                 "mode='unsharp' subtracts the filtered map from the map, so both must have one size. "
                 f"Received: padding={padding!r} with kernel_size={kernel_size}. Use padding='same'."
@@ -173,23 +173,23 @@ class WeightMap(keras.layers.Layer):
     def _axes(self) -> tuple[int, int]:
         return (2, 3) if self.data_format == "channels_first" else (1, 2)
 
-    def _pads(self) -> tuple[int, int]:
-        """Zero pixels before and after each spatial axis."""
+    def pads(self) -> tuple[int, int]:
+        """Returns the rows of zeros before and after the map, along either axis of the image."""
         if isinstance(self.padding, int):
             return self.padding, self.padding
         same = self.mode == "unsharp" if self.padding is None else self.padding == "same"
         return ((self.kernel_size - 1) // 2, self.kernel_size // 2) if same else (0, 0)
 
     def _output_size(self, height: int, width: int) -> tuple[int, int]:
-        spare = sum(self._pads()) - self.kernel_size
+        spare = sum(self.pads()) - self.kernel_size
         return (height + spare) // self.strides + 1, (width + spare) // self.strides + 1
 
     def _box(self, x: Tensor) -> Tensor:
         """Filters the map with a box of ones, with strides."""
         pads = [(0, 0)] * 4
         for axis in self._axes():
-            pads[axis] = self._pads()
-        if sum(self._pads()):
+            pads[axis] = self.pads()
+        if sum(self.pads()):
             x = ops.pad(x, pads)
         for axis in self._axes():
             x = _window_sums(x, axis, self.kernel_size)
@@ -217,7 +217,7 @@ class WeightMap(keras.layers.Layer):
                 "`WeightMap` has a weight for each pixel, so height, width and channels must be known. "
                 f"Received: input_shape={tuple(input_shape)}."
             )
-        if min(size) + sum(self._pads()) < self.kernel_size:
+        if min(size) + sum(self.pads()) < self.kernel_size:
             raise ValueError(
                 f"The box filter of side kernel_size={self.kernel_size} must fit into the padded map. "
                 f"Received: input_shape={tuple(input_shape)}, padding={self.padding!r}. "
