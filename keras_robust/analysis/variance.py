@@ -189,7 +189,9 @@ def _importance(model: keras.Model, layer: Any, x: np.ndarray, y: np.ndarray, ba
         rows = slice(start, start + batch_size)
         total = total + ops.convert_to_numpy(run(ops.convert_to_tensor(x[rows]), ops.convert_to_tensor(y[rows])))
     kernel = np.square(np.asarray(ops.convert_to_numpy(layer.kernel), "float64"))
-    weight = kernel.sum(-1) if isinstance(layer, WeightMap) else np.broadcast_to(kernel.sum((0, 1, 3)), total.shape)
+    weight = (
+        kernel.sum(-1) if isinstance(layer, WeightMap) else np.broadcast_to(kernel.sum((0, 1, 3)), total.shape)
+    )
     if np.ptp(weight) == 0 or np.ptp(total) == 0:
         return None
     return float(spearmanr(weight.ravel(), np.asarray(total).ravel()).statistic)

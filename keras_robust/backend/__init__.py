@@ -19,6 +19,7 @@ Each of `jax.py`, `tensorflow.py` and `torch.py` defines the same names:
 - `synchronize(nest)`: waits until the tensors are computed, for timing.
 - `device_name()`: the accelerator or processor that tensors live on, in words.
 - `VERSION`: version of the framework.
+- `COMPILES`: whether `jit` compiles, so that a loop over parts of a tensor updates it in place.
 """
 
 import keras
@@ -26,6 +27,7 @@ import keras
 _NAME = keras.backend.backend()
 
 if _NAME == "jax":
+    from keras_robust.backend.jax import COMPILES as COMPILES
     from keras_robust.backend.jax import VERSION as VERSION
     from keras_robust.backend.jax import TrainStep as TrainStep
     from keras_robust.backend.jax import device_name as device_name
@@ -35,6 +37,7 @@ if _NAME == "jax":
     from keras_robust.backend.jax import synchronize as synchronize
     from keras_robust.backend.jax import value_and_grad as value_and_grad
 elif _NAME == "tensorflow":
+    from keras_robust.backend.tensorflow import COMPILES as COMPILES
     from keras_robust.backend.tensorflow import VERSION as VERSION
     from keras_robust.backend.tensorflow import TrainStep as TrainStep  # type: ignore[assignment]
     from keras_robust.backend.tensorflow import device_name as device_name
@@ -44,6 +47,7 @@ elif _NAME == "tensorflow":
     from keras_robust.backend.tensorflow import synchronize as synchronize
     from keras_robust.backend.tensorflow import value_and_grad as value_and_grad
 elif _NAME == "torch":
+    from keras_robust.backend.torch import COMPILES as COMPILES
     from keras_robust.backend.torch import VERSION as VERSION
     from keras_robust.backend.torch import TrainStep as TrainStep  # type: ignore[assignment]
     from keras_robust.backend.torch import device_name as device_name

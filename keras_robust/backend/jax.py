@@ -6,6 +6,7 @@ import keras
 from keras_robust.backend.counter_normal import normal as normal
 
 VERSION = jax.__version__
+COMPILES = True
 
 
 def value_and_grad(fn, inputs, has_aux=False):

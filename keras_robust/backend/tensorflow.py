@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_robust.backend.counter_normal import normal as normal
 
 VERSION = tf.__version__
+COMPILES = True
 
 
 def value_and_grad(fn, inputs, has_aux=False):

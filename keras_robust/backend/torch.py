@@ -5,6 +5,7 @@ import torch
 from keras import tree
 
 VERSION = torch.__version__
+COMPILES = False
 
 
 def _detach(nest):

@@ -3,29 +3,12 @@
 import keras
 from keras import ops
 
-from keras_robust.checks import Tensor, check_choice, check_positive_integer
+from keras_robust import backend
+from keras_robust.checks import check_choice, check_positive_integer
+from keras_robust.layers import map_product
+from keras_robust.layers.box_filter import BoxFilter
 
 MODES = ("smoothing", "unsharp")
-
-
-def _window_sums(x: Tensor, axis: int, size: int) -> Tensor:
-    """Sums each window of `size` neighbours along an axis, in about log2(size) additions."""
-    if size == 1:
-        return x
-    length = x.shape[axis] - size + 1
-    index = (slice(None),) * axis
-    total, position, power, width = None, 0, x, 1
-    while True:
-        if size & width:
-            piece = power[(*index, slice(position, position + length))]
-            total = piece if total is None else total + piece
-            position += width
-        if 2 * width > size:
-            return total
-        # `power` holds the sums of `width` neighbours; two of them side by side make twice as wide a window.
-        reach = power.shape[axis] - width
-        power = power[(*index, slice(0, reach))] + power[(*index, slice(width, width + reach))]
-        width *= 2
 
 
 @keras.saving.register_keras_serializable(package="keras_robust")
@@ -126,11 +109,14 @@ class WeightMap(keras.layers.Layer):
         """Applies the maps, the box filter and the bias."""
         self._check_size(inputs.shape)
         first = self.data_format == "channels_first"
-        equation = "bihw,hwio->bohw" if first else "bhwi,hwio->bhwo"
-        product = ops.einsum(equation, inputs, self.kernel)
-        outputs = self._box(product)
-        if self.mode == "unsharp":
-            outputs = 2.0 * self._stride(product) - outputs
+        filter_ = self._filter()
+        lengths = self._output_size(*(inputs.shape[axis] for axis in self._axes()))
+        if backend.COMPILES and not first and map_product.fits(inputs.shape[1], lengths[0], filter_):
+            kernel = ops.convert_to_tensor(self.kernel)
+            outputs = map_product.banded_product(inputs, kernel, filter_, lengths)
+        else:
+            equation = "bihw,hwio->bohw" if first else "bhwi,hwio->bhwo"
+            outputs = filter_(ops.einsum(equation, inputs, self.kernel), lengths)
         if self.bias is not None:
             outputs = outputs + (
                 ops.transpose(self.bias, (2, 0, 1)) if first else ops.convert_to_tensor(self.bias)
@@ -184,23 +170,10 @@ class WeightMap(keras.layers.Layer):
         spare = sum(self.pads()) - self.kernel_size
         return (height + spare) // self.strides + 1, (width + spare) // self.strides + 1
 
-    def _box(self, x: Tensor) -> Tensor:
-        """Filters the map with a box of ones, with strides."""
-        pads = [(0, 0)] * 4
-        for axis in self._axes():
-            pads[axis] = self.pads()
-        if sum(self.pads()):
-            x = ops.pad(x, pads)
-        for axis in self._axes():
-            x = _window_sums(x, axis, self.kernel_size)
-        x = self._stride(x)
-        return x * self.kernel_size**-2 if self.normalize else x
-
-    def _stride(self, x: Tensor) -> Tensor:
-        if self.strides == 1:
-            return x
-        step = slice(None, None, self.strides)
-        return x[:, :, step, step] if self.data_format == "channels_first" else x[:, step, step]
+    def _filter(self) -> BoxFilter:
+        box = self.kernel_size**-2 if self.normalize else 1.0
+        sign, middle = (-1.0, 2.0) if self.mode == "unsharp" else (1.0, 0.0)
+        return BoxFilter(self.kernel_size, self.strides, self.pads()[0], sign * box, middle, self._axes())
 
     def _split(self, input_shape) -> tuple[int, int, int]:
         """Returns height, width and channels, checked."""

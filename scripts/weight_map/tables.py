@@ -5,10 +5,10 @@
     python scripts/weight_map/tables.py 7 --setting paper --data-dir FOLDER
 
 4 has the small networks on MNIST; 5, 6 and 7 have the ResNets and DenseNets on MNIST, CIFAR-10 and iWildCam 2019
-(a download by hand; the error of an absent one says how). The setting "zoo" has the rows of the zoo, and takes their
-weights from --entries. Each row is trained and measured in OUTPUT/<row>/trial<k>; a run that was killed goes on.
-OUTPUT/results.json holds our numbers beside the paper's. In table 4 the wide network and kernel 9 in convolutions
-cost 10 to 80 times the other rows.
+(a download by hand; the error of an absent one says how). The setting "zoo" has the rows of the zoo, and takes
+their weights from --entries. Each row is trained and measured in OUTPUT/<row>/trial<k>; a run that was killed goes
+on. OUTPUT/results.json holds our numbers beside the paper's. In table 4 the wide network and kernel 9 in
+convolutions cost 10 to 80 times the other rows.
 """
 
 import argparse

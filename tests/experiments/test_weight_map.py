@@ -54,7 +54,10 @@ def test_rows_of_every_table_are_valid_recipes_in_both_settings(number, count):
 
 @pytest.mark.once
 def test_setting_of_the_zoo_has_the_recipes_of_the_zoo(tmp_path):
-    for number, entries in {4: ("cnn_mnist.standard", "wm_cnn_mnist.smoothing", "wm_cnn_mnist.unsharp"), 5: ()}.items():
+    for number, entries in {
+        4: ("cnn_mnist.standard", "wm_cnn_mnist.smoothing", "wm_cnn_mnist.unsharp"),
+        5: (),
+    }.items():
         recipes = [load_recipe(find(entry, "recipe.toml")) for entry in entries]
         rows = weight_map.table(number, "zoo", entries=tmp_path)
         assert [row.recipe.digest() for row in rows] == [recipe.digest() for recipe in recipes]
@@ -76,7 +79,9 @@ def test_every_claim_is_about_rows_that_exist():
 def row(name, errors):
     values = {
         key: {"mean": value, "deviation": None, "trials": [value]}
-        for key, value in zip(("error clean", "error uniform noise 0.2", "error uniform noise 1"), errors, strict=True)
+        for key, value in zip(
+            ("error clean", "error uniform noise 0.2", "error uniform noise 1"), errors, strict=True
+        )
     }
     return {"name": name, "values": values}
 
