@@ -20,6 +20,7 @@ def main():
         parser.error("--output is for one result file")
 
     from keras_robust.experiments import draw_lines
+    from keras_robust.experiments.command import provenance
     from keras_robust.experiments.curves import error_lines, readings
 
     for path in options.results:
@@ -27,14 +28,13 @@ def main():
         measured = readings(results)
         panels = {f"uniform noise ({name})": error_lines(results, "noise", reading=name) for name in measured}
         panels["FGSM, Linf"] = error_lines(results, "attack")
-        setting, environment = results["setting"], results["rows"][0]["environments"][0]
+        images = results["setting"]["images"]
         draw_lines(
             panels,
             options.output or path.with_name("curves.png"),
             x_label=[*("upper bound of the noise" for _ in measured), "epsilon"],
             y_label="test error, %",
-            title=f"{results['title']}, {setting['images']} test images, seed {setting['seed']}, "
-            f"code {environment['code_commit'][:8]}",
+            title=f"{results['title']}: {images} test images; {provenance(results)}",
         )
 
 
