@@ -16,6 +16,8 @@ Each of `jax.py`, `tensorflow.py` and `torch.py` defines the same names:
   type int32 or uint32, cheap inside `jit`. JAX and TensorFlow agree to rounding; PyTorch draws other numbers.
 - `loops_cost_extra()`: whether the gradient of a convolution costs some three times as much inside a loop that is
   compiled as outside it; so it is where XLA compiles for a CPU, whose convolution rewrites leave loops out.
+- `compiled_memory(fn, *tensors)`: bytes that a function of `jit` needs at its peak, arguments and results
+  included, as its compiler laid them out; None where the framework does not tell.
 - `synchronize(nest)`: waits until the tensors are computed, for timing.
 - `device_name()`: the accelerator or processor that tensors live on, in words.
 - `VERSION`: version of the framework.
@@ -30,6 +32,7 @@ if _NAME == "jax":
     from keras_robust.backend.jax import COMPILES as COMPILES
     from keras_robust.backend.jax import VERSION as VERSION
     from keras_robust.backend.jax import TrainStep as TrainStep
+    from keras_robust.backend.jax import compiled_memory as compiled_memory
     from keras_robust.backend.jax import device_name as device_name
     from keras_robust.backend.jax import jit as jit
     from keras_robust.backend.jax import loops_cost_extra as loops_cost_extra
@@ -40,6 +43,7 @@ elif _NAME == "tensorflow":
     from keras_robust.backend.tensorflow import COMPILES as COMPILES
     from keras_robust.backend.tensorflow import VERSION as VERSION
     from keras_robust.backend.tensorflow import TrainStep as TrainStep  # type: ignore[assignment]
+    from keras_robust.backend.tensorflow import compiled_memory as compiled_memory
     from keras_robust.backend.tensorflow import device_name as device_name
     from keras_robust.backend.tensorflow import jit as jit
     from keras_robust.backend.tensorflow import loops_cost_extra as loops_cost_extra
@@ -50,6 +54,7 @@ elif _NAME == "torch":
     from keras_robust.backend.torch import COMPILES as COMPILES
     from keras_robust.backend.torch import VERSION as VERSION
     from keras_robust.backend.torch import TrainStep as TrainStep  # type: ignore[assignment]
+    from keras_robust.backend.torch import compiled_memory as compiled_memory
     from keras_robust.backend.torch import device_name as device_name
     from keras_robust.backend.torch import jit as jit
     from keras_robust.backend.torch import loops_cost_extra as loops_cost_extra

@@ -25,6 +25,13 @@ def loops_cost_extra():
     return jax.default_backend() == "cpu"
 
 
+def compiled_memory(fn, *tensors):
+    """The bytes that XLA has assigned."""
+    found = fn.lower(*tensors).compile().memory_analysis()
+    whole = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+    return whole - found.alias_size_in_bytes
+
+
 def synchronize(nest):
     """Waits until every tensor of the nest is computed."""
     return jax.block_until_ready(nest)

@@ -45,7 +45,9 @@ class BoxFilter:
         total = x
         for axis, length in zip(self.axes, lengths, strict=True):
             after = (length - 1) * self.strides + self.size - self.before - x.shape[axis]
-            total = window_sums(pad(total, axis, self.before, after), axis, self.size)
+            total = pad(total, axis, self.before, after)
+        for axis in self.axes:  # after all zeros are there: a compiler makes one loop of the rest
+            total = window_sums(total, axis, self.size)
         if self.strides > 1:
             total = self._every(total)
         total = total if self.box == 1.0 else self.box * total
@@ -59,7 +61,9 @@ class BoxFilter:
         for axis, length in zip(self.axes, lengths, strict=True):
             before = self.size - 1 - self.before
             after = length + self.size - 1 - before - upstream.shape[axis]
-            total = window_sums(pad(total, axis, before, after), axis, self.size)
+            total = pad(total, axis, before, after)
+        for axis in self.axes:
+            total = window_sums(total, axis, self.size)
         total = total if self.box == 1.0 else self.box * total
         if self.middle:
             for axis, length in zip(self.axes, lengths, strict=True):

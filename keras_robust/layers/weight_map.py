@@ -111,7 +111,7 @@ class WeightMap(keras.layers.Layer):
         first = self.data_format == "channels_first"
         filter_ = self._filter()
         lengths = self._output_size(*(inputs.shape[axis] for axis in self._axes()))
-        if backend.COMPILES and not first and map_product.fits(inputs.shape[1], lengths[0], filter_):
+        if backend.COMPILES and not first and map_product.fits(inputs.shape, lengths[0], filter_):
             kernel = ops.convert_to_tensor(self.kernel)
             outputs = map_product.banded_product(inputs, kernel, filter_, lengths)
         else:

@@ -122,7 +122,9 @@ def test_product_by_bands_equals_the_whole_one_with_its_gradients(name, rng):
     height, width = 20 if name != "padded_by_1" else 26, 6
     height = rows if name == "unsharp" else height
     columns = {"smoothing": 4, "padded_by_1": 5}.get(name, width)
-    assert map_product.fits(height, rows, filter_)
+    shape = (3, height, width, 2)
+    assert map_product.fits(shape, rows, filter_, large=0)
+    assert not map_product.fits(shape, rows, filter_)
     with float64():
         x, kernel, weights = (
             ops.convert_to_tensor(rng.normal(size=size))
