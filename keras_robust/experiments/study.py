@@ -33,6 +33,8 @@ class Row:
         paper: The paper's numbers by the names that the measure gives, as fractions.
         point: Where the row stands in a figure, such as `{"sigma": 0.1}`.
         folder: Folder of a training that is there already, as a zoo entry's; its weights are taken as they are.
+        shared: Folder of trainings that studies share, each under the digest of its recipe; a recipe that one of
+            them has trained is not trained again.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Row:
     paper: Mapping[str, float] = dataclasses.field(default_factory=dict)
     point: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     folder: Path | None = None
+    shared: Path | None = None
 
     def __post_init__(self):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
@@ -182,12 +185,7 @@ def _trial(
                     f"{result.get(key)!r} instead of {value!r}. Give another output folder, or remove it."
                 )
         return result
-    weights = (row.folder or folder) / pipeline.WEIGHTS
-    if weights.is_file():
-        model = pipeline.build_model(recipe)
-        load_weights(model, weights, row.name)
-    else:
-        model = pipeline.train(recipe, data_dir=data_dir, output_dir=folder)
+    model = _trained(row, recipe, folder, data_dir)
     values = {key: float(value) for key, value in measure(model, recipe, folder).items()}
     result = question | {
         "seed": seed,
@@ -197,6 +195,17 @@ def _trial(
     }
     write_atomically(folder / RESULT, json.dumps(result, indent=1) + "\n")
     return result
+
+
+def _trained(row: Row, recipe: Recipe, folder: Path, data_dir: str | Path | None) -> keras.Model:
+    if row.shared is not None:
+        folder = row.shared / recipe.digest()[:16]
+    weights = (row.folder or folder) / pipeline.WEIGHTS
+    if not weights.is_file():
+        return pipeline.train(recipe, data_dir=data_dir, output_dir=folder)
+    model = pipeline.build_model(recipe)
+    load_weights(model, weights, row.name)
+    return model
 
 
 def _summary(row: Row, found: Sequence[dict[str, Any]]) -> dict[str, Any]:
