@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_robust import datasets
+from keras_robust import datasets, pipeline
 from keras_robust.analysis import BlockVulnerability, block_vulnerability, subnet_accuracies
 from keras_robust.analysis.subnets import accuracy
 from keras_robust.attacks import PGD, AutoAttack
@@ -34,6 +34,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "ews": {"weak_subnets": {"search": "controller"}},
 }
 """What sets each method apart; rho 0.7, lambda 1 and K 10 are defaults. The paper does not give dropout's rate."""
+
+AUGMENTATIONS: dict[str, dict[str, Any]] = {"standard": {}}
+"""What table 1 adds to random crops and flips."""
 
 ADVERSARIAL_TRAININGS = ("at", "trades")
 EPSILON = 8 / 255
@@ -102,12 +105,24 @@ SETTINGS = {
 
 def setting_of(options: argparse.Namespace) -> Setting:
     """Returns the setting that a script's options ask for."""
+    return _with_options(SETTINGS[options.setting], options)
+
+
+def sweep_setting(options: argparse.Namespace) -> Setting:
+    """Returns the setting of figures 5 and 6, whose many trainings are shorter where the setting is small."""
+    setting = SETTINGS[options.setting]
+    if setting.name == "small":
+        setting = dataclasses.replace(setting, train_images=5_000, epochs=6)
+    return _with_options(setting, options)
+
+
+def _with_options(setting: Setting, options: argparse.Namespace) -> Setting:
     changes: dict[str, Any] = {}
     if options.epochs is not None:
         changes |= {"epochs": options.epochs, "adversarial_epochs": options.epochs}
     if options.images is not None:
         changes |= {"images": options.images, "attacked_images": options.images}
-    return dataclasses.replace(SETTINGS[options.setting], **changes)
+    return dataclasses.replace(setting, **changes)
 
 
 def network(
@@ -191,6 +206,8 @@ def adversarial_network(
         warmup = {} if training == "at" else {"warmup_epochs": 10}
         keys["weight_perturbation"] = {"type": "awp", "gamma": 0.01 if training == "at" else 0.005, **warmup}
     keys |= copy.deepcopy(METHODS[method])
+    if method == "ews":
+        keys["weak_subnets"]["entropy_weight"] = 0.01
     if training == "trades" and "weak_subnets" in keys:
         # Equation 4: the divergence counts once on clean images, and beta times on adversarial ones.
         keys["weak_subnets"] = {**keys["weak_subnets"], "clean_weight": 1.0, "distillation_weight": 6.0}
@@ -227,12 +244,24 @@ def row(name: str, recipe: Recipe, output: Path, **fields: Any) -> Row:
     return Row(name, recipe, shared=output / "trained", **fields)
 
 
+def training_seconds(row: Row) -> float:
+    """Returns how long the first trial of a row of shared trainings took, as its log has it."""
+    assert row.shared is not None
+    log = (row.shared / row.recipe.digest()[:16] / pipeline.LOG).read_text(encoding="utf-8")
+    return float(json.loads(log)["seconds"])
+
+
 def corruption_measure(
     setting: Setting, output: Path, *, official: str | None = None, data_dir: str | None = None
 ) -> Measure:
     """Returns `corrupted` for a setting, its images kept in `output/corrupted`."""
-    options = {"images": setting.images, "seed": setting.seed, "official": official, "data_dir": data_dir}
-    return corrupted(cache=output / "corrupted", **options)
+    return corrupted(
+        images=setting.images,
+        seed=setting.seed,
+        cache=output / "corrupted",
+        official=official,
+        data_dir=data_dir,
+    )
 
 
 def adversarial_measure(setting: Setting, *, data_dir: str | None = None) -> Measure:
@@ -290,7 +319,8 @@ def subnet_measure(
             "adversarial": PGD("Linf", epsilon, steps=10)(model, x, y, seed=setting.seed),
         }
         found = subnet_accuracies(model, images, y, rho=rho, subnets=setting.subnets, seed=setting.seed)
-        write_atomically(folder / ACCURACIES, lambda file: np.savez(file, **found))
+        arrays: dict[str, Any] = dict(found)
+        write_atomically(folder / ACCURACIES, lambda file: np.savez(file, **arrays))
         values = {}
         for name, each in found.items():
             values[f"{name}, whole network"] = accuracy(model, images[name], y)
