@@ -1,6 +1,7 @@
 """Reads data sets that TensorFlow Datasets has prepared, whichever backend Keras runs on."""
 
 import contextlib
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def read(name: str, data_dir: str | Path | None, download: bool) -> tuple[Split,
                 f"\"import tensorflow_datasets as tfds; tfds.load('{name}', data_dir='{folder}')\""
             )
         builder.download_and_prepare()
-    return _read_split(tfds, builder, "train"), _read_split(tfds, builder, "test")
+    return _read_splits(name, folder)
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:
@@ -68,6 +69,13 @@ def _library(name: str) -> Any:
         with contextlib.suppress(RuntimeError):  # it is too late once TensorFlow has started its devices
             tf.config.set_visible_devices([], "GPU")
     return tfds
+
+
+@functools.lru_cache(maxsize=1)  # decoding takes seconds, and a study reads its images for every row
+def _read_splits(name: str, folder: Path) -> tuple[Split, Split]:
+    tfds = _library(name)
+    builder = tfds.builder(name, data_dir=str(folder))
+    return _read_split(tfds, builder, "train"), _read_split(tfds, builder, "test")
 
 
 def _read_split(tfds: Any, builder: Any, split: str) -> Split:

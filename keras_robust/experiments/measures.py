@@ -26,6 +26,7 @@ def attacked_and_noisy(
     images: int = 1000,
     seed: int = 0,
     batch_size: int = 250,
+    stages_alone: int = 0,
     data_dir: str | Path | None = None,
 ) -> Callable[[keras.Model, Recipe, Path], Mapping[str, float]]:
     """Returns a measure: accuracy on the first test images, clean, under each attack and each noise.
@@ -36,6 +37,7 @@ def attacked_and_noisy(
         images: First test images, at most what there is.
         seed: Seed of everything random.
         batch_size: Images a pass.
+        stages_alone: First images on which each attack of an `AutoAttack` runs alone too.
         data_dir: Folder of TensorFlow Datasets.
 
     Returns:
@@ -57,6 +59,7 @@ def attacked_and_noisy(
             noise=noise,
             seed=seed,
             batch_size=batch_size,
+            stages_alone=stages_alone,
             data=data,
             output=folder / "metrics.json",
         )

@@ -14,7 +14,7 @@ class Table(BaseModel):
 
 
 class DatasetTable(Table):
-    """Which images; `validation_fraction` of them is held out, and the first `images` of the others are used."""
+    """Which images; `validation_fraction` of the training images is held out, the first `images` others used."""
 
     name: str
     validation_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)

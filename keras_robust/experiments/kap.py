@@ -1,0 +1,264 @@
+"""The networks of the kernel average pooling paper as recipes, in a small setting and in the paper's own."""
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_robust.analysis import first_kernels, topography
+from keras_robust.attacks import PGD, AutoAttack
+from keras_robust.evaluation.noise import Gaussian
+from keras_robust.experiments.figure import Line
+from keras_robust.experiments.measures import attacked_and_noisy
+from keras_robust.experiments.study import Measure, Row, change
+from keras_robust.files import write_atomically
+from keras_robust.training.recipe import Recipe, load_recipe
+from keras_robust.zoo.entry import RECIPE
+from keras_robust.zoo.registry import find
+
+METHODS = ("noise", "input_noise", "at", "trades", "fast_at")
+CLEAN_OF_ATTACKED = "clean, AutoAttack's images"
+"""Clean accuracy on the images that AutoAttack sees, where the curves of it begin."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How large an experiment is.
+
+    Args:
+        name: `"small"` or `"paper"`.
+        builder: Network of `keras_robust.models`.
+        images: First test images that AutoAttack sees; ten times as many are measured clean, noisy and under PGD.
+        epochs: Epochs of each training; the learning rate falls where the paper's does, at three quarters.
+        train_images: First training images that are used; None for all.
+        epsilons: L2 radii of sweeps, in pixel units.
+        epsilon: L2 radius of tables and of adversarial training.
+        pgd_steps: Steps of PGD in the evaluation.
+        training_steps: Steps of PGD in adversarial training.
+        early_stopping: Whether adversarial training keeps its most robust epoch, judged on held-out images.
+        dataset: Where the experiment names none of its own.
+        seed: Seed of the first trial and of the attacks.
+    """
+
+    name: str
+    builder: str
+    images: int
+    epochs: int
+    train_images: int | None
+    epsilons: tuple[float, ...]
+    pgd_steps: int
+    training_steps: int
+    early_stopping: bool
+    epsilon: float = 1.0
+    dataset: str = "cifar10"
+    seed: int = 0
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether networks and training are the paper's."""
+        return self.name == "paper"
+
+    def question(self) -> dict[str, Any]:
+        """Returns what decides the numbers besides the recipes, as JSON."""
+        return {
+            "setting": self.name,
+            "autoattack_images": self.images,
+            "other_images": 10 * self.images,
+            "norm": "L2",
+            "epsilons": list(self.epsilons),
+            "pgd_steps": self.pgd_steps,
+            "seed": self.seed,
+        }
+
+
+SETTINGS = {
+    "small": Setting(
+        name="small",
+        builder="kap_cnn",
+        images=50,
+        epochs=5,
+        train_images=20_000,
+        epsilons=(0.1, 0.25, 0.5, 1.0, 2.0),
+        pgd_steps=20,
+        training_steps=3,
+        early_stopping=False,
+    ),
+    "paper": Setting(
+        name="paper",
+        builder="resnet18",
+        images=1000,
+        epochs=200,
+        train_images=None,
+        epsilons=(0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
+        pgd_steps=100,
+        training_steps=20,
+        early_stopping=True,
+    ),
+}
+
+
+def setting_of(options: argparse.Namespace) -> Setting:
+    """Returns the setting that a script's options ask for."""
+    given = {"epochs": options.epochs, "images": options.images}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    return dataclasses.replace(SETTINGS[options.setting], **changes)
+
+
+def network(
+    setting: Setting,
+    *,
+    method: str = "noise",
+    sigma: float = 0.0,
+    dataset: str | None = None,
+    builder: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    **arguments: Any,
+) -> Recipe:
+    """Returns the recipe of one network.
+
+    All have the optimizer, schedule and augmentation of the zoo's three-layer net, which are the paper's.
+
+    Args:
+        setting: Size of the experiment.
+        method: `"noise"` of `sigma` on the input and after each convolution or pooling, `"input_noise"` on the
+            input alone, `"at"` (PGD on L2), `"trades"` (L2) or `"fast_at"` (Linf 4/255, one step).
+        sigma: Standard deviation of the noise in training, in pixel units; 0 for none.
+        dataset: Data set; None for the setting's.
+        builder: Network; None for the setting's.
+        changes: Further keys for `change`.
+        **arguments: Options of the network, such as `pooling="kap"`.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        ValueError: If the method is unknown or an option is not valid.
+    """
+    if method not in METHODS:
+        raise ValueError(f"`method` must be one of {', '.join(METHODS)}. Received: method={method!r}.")
+    builder, dataset = builder or setting.builder, dataset or setting.dataset
+    keys: dict[str, Any] = {
+        "metadata": None,
+        "evaluation": {},
+        "seed": setting.seed,
+        "dataset.name": dataset,
+        "dataset.images": setting.train_images,
+        "model.builder": builder,
+        "model.arguments": arguments | ({"sigma": sigma} if method == "noise" and sigma else {}),
+        "training.epochs": setting.epochs,
+    }
+    tag = f"noise_sigma{sigma:g}" if sigma else "standard"
+    if method == "input_noise" and sigma:
+        keys["perturbations"] = [{"type": "gaussian_noise", "sigma": sigma}]
+        tag = f"input_noise_sigma{sigma:g}"
+    elif method in ("at", "trades", "fast_at"):
+        keys |= _adversarial(setting, method)
+        tag = method
+    if arguments.get("pooling"):
+        tag = f"{arguments['pooling']}_{tag}"
+    base = load_recipe(find("cnn_cifar10.standard", RECIPE))
+    return change(base, f"{builder}_{dataset}.{tag}", keys | dict(changes or {}))
+
+
+def _adversarial(setting: Setting, method: str) -> dict[str, Any]:
+    ball = {"norm": "L2", "epsilon": setting.epsilon, "steps": setting.training_steps}
+    keys: dict[str, Any] = {}
+    if method == "trades":
+        keys["objective"] = {"type": "trades", **ball}
+    elif method == "at":
+        keys["perturbations"] = [{"type": "adversarial", **ball}]
+    else:
+        fast = {"norm": "Linf", "epsilon": 4 / 255, "step_size": 5 / 255, "steps": 1, "model_mode": "train"}
+        keys["perturbations"] = [{"type": "adversarial", **fast}]
+    if setting.early_stopping and method == "at":
+        keys["early_stopping"] = {"type": "robust_accuracy", **ball}
+        keys["dataset.validation_fraction"] = 0.02
+    return keys
+
+
+def row(name: str, recipe: Recipe, output: Path, **fields: Any) -> Row:
+    """Returns a row whose training is shared with the other tables and figures of one output folder."""
+    return Row(name, recipe, shared=output / "trained", **fields)
+
+
+def sweep_rows(setting: Setting, output: Path) -> list[Row]:
+    """Returns the networks of Fig. 5: none, average and maximum pooling, with noise and without, and AT."""
+    rows = []
+    for sigma in (0.0, 0.1):
+        for label, pooling in (("plain", None), ("kap", "kap"), ("kmp", "kmp")):
+            recipe = network(setting, sigma=sigma, pooling=pooling)
+            rows.append(row(f"{label}_sigma{sigma:g}", recipe, output, point={"pooling": label, "sigma": sigma}))
+    rows.append(row("at", network(setting, method="at"), output, point={"pooling": "plain", "method": "at"}))
+    recipe = network(setting, sigma=0.2, pooling="kap")
+    return [*rows, row("kap_sigma0.2", recipe, output, point={"pooling": "kap", "sigma": 0.2})]
+
+
+def sweep(setting: Setting, *, data_dir: str | None = None) -> Measure:
+    """Returns a measure: clean, noisy, PGD and AutoAttack, with each of its attacks, at every radius."""
+    common: dict[str, Any] = {"seed": setting.seed, "data_dir": data_dir}
+    pgd = [PGD("L2", epsilon, steps=setting.pgd_steps) for epsilon in setting.epsilons]
+    broad = attacked_and_noisy(attacks=pgd, noise=[Gaussian(0.1)], images=10 * setting.images, **common)
+    automatic = [AutoAttack("L2", epsilon) for epsilon in setting.epsilons]
+    deep = attacked_and_noisy(attacks=automatic, images=setting.images, **common)
+
+    def measure(model: keras.Model, recipe: Recipe, folder: Path) -> Mapping[str, float]:
+        found = deep(model, recipe, folder / "autoattack")
+        clean = {CLEAN_OF_ATTACKED: found["clean"]}
+        attacked = {name: value for name, value in found.items() if name.startswith("AutoAttack")}
+        return {**broad(model, recipe, folder), **clean, **attacked}
+
+    return measure
+
+
+def robustness_lines(
+    results: Mapping[str, Any], names: Mapping[str, str], attack: str = "AutoAttack"
+) -> list[Line]:
+    """Returns accuracy against epsilon, from the clean accuracy on the same images on.
+
+    Args:
+        results: What `run_study` returned for the measure `sweep`.
+        names: Label of each line by the name of its row.
+        attack: `"AutoAttack"` or `"PGD"`.
+
+    Returns:
+        Lines with the sample deviation of the trials, or the 95 % interval over the images of a single one.
+    """
+    setting = results["setting"]
+    images = setting["autoattack_images" if attack == "AutoAttack" else "other_images"]
+    first = CLEAN_OF_ATTACKED if attack == "AutoAttack" else "clean"
+    keys = [first, *(f"{attack} L2 {epsilon:.4g}" for epsilon in setting["epsilons"])]
+    by_name = {each["name"]: each["values"] for each in results["rows"]}
+    lines = []
+    for name, label in names.items():
+        found = [by_name[name][key] for key in keys]
+        means = np.array([each["mean"] for each in found])
+        half = [each["deviation"] for each in found]
+        if half[0] is None:
+            half = list(1.96 * np.sqrt(means * (1 - means) / images))
+        lines.append(Line(label, [0.0, *setting["epsilons"]], list(means), half))
+    return lines
+
+
+def sweep_columns(setting: Setting, *attacks: str) -> Sequence[str]:
+    """Returns the numbers of a sweep that a table shows: clean, noisy, and each attack at each radius."""
+    attacks = attacks or ("PGD", "AutoAttack")
+    under = [f"{attack} L2 {epsilon:.4g}" for attack in attacks for epsilon in setting.epsilons]
+    return ["clean", "gaussian noise 0.1", *under]
+
+
+KERNELS = "kernels.npz"
+
+
+def sheet(model: keras.Model, recipe: Recipe, folder: Path) -> Mapping[str, float]:
+    """Measures the topography of the first layer, and keeps its kernels and grid in `folder` for a figure.
+
+    A measure for `run_study`: `neighbours` and `all pairs` are mean correlations, `p` belongs to their difference.
+    """
+    kernels, grid = first_kernels(model)
+    write_atomically(folder / KERNELS, lambda file: np.savez(file, kernels=kernels, grid=np.array(grid)))
+    found = topography(kernels, grid)
+    return {"neighbours": found.neighbours, "all pairs": found.all_pairs, "p": found.p_value}

@@ -1,0 +1,96 @@
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_robust import datasets, pipeline
+from keras_robust.experiments import kap
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts/kap"
+TINY = dataclasses.replace(
+    kap.SETTINGS["small"], dataset="digits", train_images=100, epochs=1, images=3, epsilons=(0.5,), pgd_steps=2
+)
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"kap_{name}", SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def rows_of(module, setting):
+    found = module.rows(setting, Path("out"))
+    if isinstance(found, dict):
+        found = [row for lines in found.values() for row in lines.values()]
+    return {row.name: row for row in found}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("size", kap.SETTINGS)
+@pytest.mark.parametrize("name", sorted(file.stem for file in SCRIPTS.glob("*.py")))
+def test_every_script_has_valid_recipes_in_both_settings(name, size):
+    module = script(name)
+    for row in rows_of(module, kap.SETTINGS[size]).values():
+        recipe = row.recipe
+        assert recipe.training.epochs >= 5
+        assert recipe.dataset.images == kap.SETTINGS[size].train_images
+        if recipe.dataset.name in datasets.list_datasets():
+            assert recipe.model.builder
+
+
+@pytest.mark.once
+def test_networks_of_the_small_setting_build(rng):
+    built = {}
+    for name in ("figure_4", "figure_5"):
+        for row in rows_of(script(name), kap.SETTINGS["small"]).values():
+            built.setdefault(row.recipe.digest(), row)
+    assert len(built) == 18  # trainings shared by figures 4, 5, 7 and A1 are counted once
+    ensembles = next(row for row in built.values() if row.name == "ensembles3_sigma0.1")
+    model = pipeline.build_model(ensembles.recipe)
+    assert model.get_layer("conv1").kernel.shape == (3, 3, 3, 64 * 9)
+    assert model.get_layer("conv1").output.shape[-1] == 64
+
+
+@pytest.mark.once
+def test_curves_begin_at_the_clean_accuracy_of_the_attacked_images(tmp_path):
+    pytest.importorskip("matplotlib")
+
+    def number(value):
+        return {"mean": value, "deviation": None, "trials": [value]}
+
+    values = {kap.CLEAN_OF_ATTACKED: number(0.8), "clean": number(0.7)}
+    values |= {"AutoAttack L2 0.5": number(0.4), "PGD L2 0.5": number(0.5)}
+    environment = dict.fromkeys(("code_commit", "backend", "backend_version", "keras", "numpy", "python"), "x")
+    row = {"values": values, "paper": {}, "seeds": [0], "environments": [environment | {"device": "cpu"}]}
+    row["recipe"] = pipeline.with_epochs(kap.network(TINY), 2).model_dump()
+    module = script("figure_5")
+    names = list(dict.fromkeys(name for panel in module.PANELS.values() for name in panel))
+    results = {"title": "t", "setting": TINY.question(), "rows": [{"name": name} | row for name in names]}
+    (line,) = kap.robustness_lines(results, {"at": "AT"})
+    assert line.x == [0.0, 0.5]
+    assert line.y == [0.8, 0.4]
+    assert line.error[1] == pytest.approx(1.96 * np.sqrt(0.4 * 0.6 / 3))
+    module.draw(results, tmp_path / "figure.png")
+    assert (tmp_path / "figure_pgd.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_topography_script_trains_what_is_missing_and_goes_on(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setitem(kap.SETTINGS, "small", TINY)
+    module = script("figure_7")
+    monkeypatch.setattr(module, "FIGURES", {"figure_7": {"plain_sigma0": "plain", "kap_sigma0.1": "KAP"}})
+    module.main(["--output", str(tmp_path)])
+    results = json.loads((tmp_path / "small/figure_7.json").read_text())
+    assert [row["name"] for row in results["rows"]] == ["plain_sigma0", "kap_sigma0.1"]
+    assert -1 <= results["rows"][1]["values"]["neighbours"]["mean"] <= 1
+    assert (tmp_path / "small/figure_7.png").is_file()
+    trained = sorted((tmp_path / "small/trained").iterdir())
+    assert len(trained) == 2
+    (tmp_path / "small/topography/plain_sigma0/trial0/result.json").unlink()
+    before = (trained[0] / "model.weights.h5").stat().st_mtime_ns
+    module.main(["--output", str(tmp_path)])
+    assert (trained[0] / "model.weights.h5").stat().st_mtime_ns == before
