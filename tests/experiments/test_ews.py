@@ -23,6 +23,7 @@ from keras_robust.experiments.ews import (
     read_blocks,
     subnet_measure,
 )
+from keras_robust.experiments.ews_claims import compare
 from keras_robust.experiments.ews_paper import NOTES, TABLE_2, TABLE_3, flip_rates
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts/ews"
@@ -180,3 +181,18 @@ def test_figures_are_drawn_from_the_results_alone(tmp_path):
         "figure_6.png",
         "table_5.png",
     ]
+
+
+@pytest.mark.once
+def test_a_claim_is_open_within_the_interval_over_the_images():
+    assert compare(0.3, 0.5, 500) == (pytest.approx(0.0594, abs=1e-4), "agrees")
+    assert compare(0.5, 0.3, 500)[1] == "contradicts"
+    assert compare(0.3, 0.32, 500)[1] == "open"
+
+
+@pytest.mark.once
+def test_report_is_that_of_the_results_in_the_repository():
+    module = script("report")
+    if not (module.FOLDER / "README.md").is_file():
+        pytest.skip("no results are there")
+    assert (module.FOLDER / "README.md").read_text(encoding="utf-8") == module.report(module.FOLDER)
