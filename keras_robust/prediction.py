@@ -127,8 +127,9 @@ class Predictor:
             step = self.compiled((key, "step"), body)
 
             def repeat(start, end, state, *tensors):
+                variables = self.variables()
                 for index in range(start, end):
-                    state = step(integer(index), state, *tensors)
+                    state = step(integer(index), state, *tensors, variables=variables)
                 return state
 
             return repeat

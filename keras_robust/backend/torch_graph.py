@@ -38,17 +38,23 @@ def record(fn: Callable) -> Callable:
     """
     graphs: dict[Any, _Recorded] = {}
     can_be = True
+    known: tuple[Any, list, Any] = (None, [], None)
     calls: collections.Counter = collections.Counter()
 
     def run(first, *rest):
-        nonlocal can_be
+        nonlocal can_be, known
         if not can_be:
             return fn(first, *rest)
         leaves = tree.flatten(rest)
-        fixed = tree.flatten(first)
-        if any(not isinstance(leaf, torch.Tensor) or isinstance(leaf, FakeTensor) for leaf in leaves + fixed):
+        if known[0] is not first:
+            fixed = tree.flatten(first)
+            if not _all_real(fixed):
+                return fn(first, *rest)
+            known = first, fixed, _shapes(fixed)
+        if not _all_real(leaves):
             return fn(first, *rest)
-        key = tuple((leaf.shape, leaf.stride(), leaf.dtype, leaf.device) for leaf in fixed + leaves)
+        _, fixed, shapes = known
+        key = shapes, _shapes(leaves)
         if key not in graphs:
             calls[key] += 1
             if calls[key] <= _EAGER_CALLS:
@@ -63,22 +69,38 @@ def record(fn: Callable) -> Callable:
     return torch.no_grad()(run)
 
 
+def _all_real(leaves: Sequence[Any]) -> bool:
+    return all(isinstance(leaf, torch.Tensor) and not isinstance(leaf, FakeTensor) for leaf in leaves)
+
+
+def _shapes(leaves: Sequence[torch.Tensor]) -> tuple:
+    return tuple((leaf.shape, leaf.stride(), leaf.dtype, leaf.device) for leaf in leaves)
+
+
 class _Recorded:
     """A graph in two parts: what the variables decide, and the rest."""
 
     def __init__(self, graph: fx.Graph, root: fx.GraphModule, count: int, structure: Any):
-        self.structure = structure
+        self.unflatten = _unflatten(structure)
         self.names: list[str] = []
         self.prepare, self.run = _split(graph, root, count, self.names)
         # The variables are kept with what follows from them: no others can come to lie at their addresses.
-        self.prepared: tuple[Any, list[torch.Tensor], list[torch.Tensor]] = (None, [], [])
+        self.prepared: tuple[list[int], Sequence[torch.Tensor], list[torch.Tensor]] = ([], [], [])
 
     def __call__(self, fixed: Sequence[torch.Tensor], leaves: Sequence[torch.Tensor]) -> Any:
-        signature = tuple((each.data_ptr(), each._version) for each in fixed)
-        if self.prepared[0] != signature:
+        versions = [each._version for each in fixed]
+        if self.prepared[1] is not fixed or self.prepared[0] != versions:
+            signature = tuple((each.data_ptr(), version) for each, version in zip(fixed, versions, strict=True))
             found = _KEPT.get(signature, fixed, self.names, self.prepare)
-            self.prepared = signature, list(fixed), found
-        return tree.pack_sequence_as(self.structure, self.run(*self.prepared[2], *leaves))
+            self.prepared = versions, fixed, found
+        return self.unflatten(self.run(*self.prepared[2], *leaves))
+
+
+def _unflatten(structure: Any) -> Callable[[list], Any]:
+    """Returns what puts tensors back in their places, without a walk through the structure where it is flat."""
+    if isinstance(structure, tuple) and not any(tree.is_nested(each) for each in structure):
+        return structure._make if hasattr(structure, "_make") else tuple
+    return lambda leaves: tree.pack_sequence_as(structure, leaves)
 
 
 class _Kept:
