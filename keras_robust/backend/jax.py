@@ -20,9 +20,14 @@ def jit(fn):
     return jax.jit(fn)
 
 
-def loops_cost_extra():
+def loops_on_host():
     """Tells whether XLA compiles for a CPU."""
     return jax.default_backend() == "cpu"
+
+
+def custom_gradient(fn):
+    """Gives a function the gradient that it returns beside its value."""
+    return keras.ops.custom_gradient(fn)
 
 
 def compiled_memory(fn, *tensors):
@@ -30,6 +35,11 @@ def compiled_memory(fn, *tensors):
     found = fn.lower(*tensors).compile().memory_analysis()
     whole = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
     return whole - found.alias_size_in_bytes
+
+
+def compiles_parts():
+    """No: the whole is."""
+    return False
 
 
 def synchronize(nest):

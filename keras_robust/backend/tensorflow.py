@@ -28,13 +28,23 @@ def jit(fn):
     return tf.function(functools.partial(fn), jit_compile=True, autograph=False)
 
 
-def loops_cost_extra():
+def loops_on_host():
     """Tells whether XLA compiles for a CPU."""
     return not tf.config.list_physical_devices("GPU")
 
 
+def custom_gradient(fn):
+    """Gives a function the gradient that it returns beside its value."""
+    return keras.ops.custom_gradient(fn)
+
+
 def compiled_memory(fn, *tensors):
     """None: TensorFlow keeps what XLA has assigned to itself."""
+
+
+def compiles_parts():
+    """No: the whole is."""
+    return False
 
 
 def synchronize(nest):

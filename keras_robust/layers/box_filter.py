@@ -4,6 +4,7 @@ import dataclasses
 
 from keras import ops
 
+from keras_robust import backend
 from keras_robust.checks import Tensor
 
 
@@ -31,7 +32,7 @@ class BoxFilter:
         """Returns the filtered map, `lengths` long along the axes, differentiable by the gradient below."""
         whole = tuple(x.shape[axis] for axis in self.axes)
 
-        @ops.custom_gradient
+        @backend.custom_gradient
         def run(tensor):
             def gradient(*args, upstream=None):
                 return self.gradient(args[0] if upstream is None else upstream, whole)

@@ -5,6 +5,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_robust import backend
 from keras_robust.checks import Tensor
 from keras_robust.layers.box_filter import BoxFilter, pad, window_sums
 
@@ -31,7 +32,7 @@ def banded_product(x: Tensor, kernel: Tensor, filter_: BoxFilter, lengths: tuple
         Shape `(batch, *lengths, filters)`.
     """
 
-    @ops.custom_gradient
+    @backend.custom_gradient
     def run(images, maps):
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
