@@ -137,6 +137,8 @@ class WeightMap(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         """Returns the shape after the box filter."""
         height, width, _ = self._split(input_shape)
+        if self.built:
+            self._check_size(input_shape)
         size = self._output_size(height, width)
         if self.data_format == "channels_first":
             return (input_shape[0], self.filters, *size)

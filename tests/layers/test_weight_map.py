@@ -166,6 +166,8 @@ def test_image_of_another_size_is_an_error():
     layer(np.zeros((1, 8, 8, 2), "float32"))
     with pytest.raises(ValueError, match=r"belong to one image size.*\(8, 8, 2\).*\(9, 8, 2\)"):
         layer(np.zeros((1, 9, 8, 2), "float32"))
+    with pytest.raises(ValueError, match=r"belong to one image size.*\(8, 8, 2\).*\(8, 9, 2\)"):
+        layer(keras.Input((8, 9, 2)))
 
 
 def test_unsharp_with_an_output_of_another_size_is_an_error():
