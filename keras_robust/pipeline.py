@@ -100,6 +100,8 @@ def train(
         for stage in stages:
             if first_epoch >= stage.last:
                 continue
+            # Compiled anew: TensorFlow would trace images of another size with a size that is not known.
+            trainer.train_function = None
             trainer.fit(
                 stage.batches,
                 epochs=stage.last,
