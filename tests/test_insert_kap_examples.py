@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_robust.layers import KAP, GaussianNoise
+from tests.models.conftest import numpy_weights  # noqa: F401
 
 FLOAT32_ROUNDING = 2e-5  # of logits of order 1, after some ten layers
 SCRIPT = Path(__file__).parents[1] / "scripts" / "insert_kap_examples.py"
@@ -20,8 +21,13 @@ def examples():
     return module
 
 
-# Each pools the layers named here: attention, two dense layers of each block, Swin's merging of patches.
-@pytest.mark.parametrize(("name", "pools"), [("mobilenet", 35), ("vit", 6), ("swin", 13)])
+# Every convolution; attention and the two dense layers of each block, and Swin's merging of patches. The surgery's
+# own tests have MobileNet on each backend.
+NETWORKS = [pytest.param("mobilenet", 35, marks=pytest.mark.once), ("vit", 6), ("swin", 13)]
+
+
+@pytest.mark.parametrize(("name", "pools"), NETWORKS)
+@pytest.mark.usefixtures("numpy_weights")
 def test_pooling_changes_a_network_and_folding_keeps_its_logits(examples, name, pools):
     (model, pooled, folded), (plain, moved, same) = examples.run(name)
     assert np.abs(moved - plain).max() > 1e-3 * np.abs(plain).max()
