@@ -253,9 +253,10 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
         rate = keras.optimizers.schedules.CosineDecay(rate, steps)
     elif schedule.type == "cyclic":
         rate = Triangle(rate, max(1, round(schedule.peak * steps)), steps)
+    clip: dict[str, Any] = {"global_clipnorm": table.max_gradient_norm}
     if table.name == "adam":
-        return Adam(rate, weight_decay=table.weight_decay)
-    return SGD(rate, table.momentum, table.nesterov, table.weight_decay)
+        return Adam(rate, weight_decay=table.weight_decay, **clip)
+    return SGD(rate, table.momentum, table.nesterov, table.weight_decay, **clip)
 
 
 def with_epochs(recipe: Recipe, epochs: int) -> Recipe:

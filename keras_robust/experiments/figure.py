@@ -11,13 +11,13 @@ class Line:
 
     Args:
         label: Name in the legend.
-        x: Horizontal positions.
+        x: Horizontal positions; texts stand in their order, one place each.
         y: Heights, one for each position.
         error: Half heights of error bars; None for none.
     """
 
     label: str
-    x: Sequence[float]
+    x: Sequence[float] | Sequence[str]
     y: Sequence[float]
     error: Sequence[float] | None = None
 

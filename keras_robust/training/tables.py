@@ -36,13 +36,17 @@ class TrainingTable(Table):
 
 
 class OptimizerTable(Table):
-    """Optimizer in PyTorch's meaning; `weight_decay` is added to the gradient of every parameter."""
+    """Optimizer in PyTorch's meaning; `weight_decay` is added to the gradient of every parameter.
+
+    `max_gradient_norm` bounds the L2 norm of the gradient of all parameters together, before weight decay.
+    """
 
     name: Literal["sgd", "adam"]
     learning_rate: float = Field(gt=0.0)
     momentum: float = Field(default=0.0, ge=0.0, lt=1.0)
     nesterov: bool = False
     weight_decay: float = Field(default=0.0, ge=0.0)
+    max_gradient_norm: float | None = Field(default=None, gt=0.0)
 
     @model_validator(mode="after")
     def _momentum_belongs_to_sgd(self):

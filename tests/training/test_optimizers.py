@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_robust import pipeline
 from keras_robust.training import SGD, Adam, PiecewiseConstant
+from keras_robust.training.recipe import parse_recipe
 
 STEPS = 50
 ROUNDING = 2e-5  # float32, accumulated over 50 steps of numbers of size 1
@@ -32,7 +34,7 @@ def ours(optimizer):
     return [ops.convert_to_numpy(variable.value) for variable in variables]
 
 
-def pytorchs(make, milestones=()):
+def pytorchs(make, milestones=(), max_norm=None):
     torch = pytest.importorskip("torch")
     starts, targets, curvatures = problem()
     weights = [torch.nn.Parameter(torch.from_numpy(start.copy())) for start in starts]
@@ -41,6 +43,8 @@ def pytorchs(make, milestones=()):
     for curvature in curvatures:
         for weight, target in zip(weights, targets, strict=True):
             weight.grad = float(curvature) * (weight.detach() - torch.from_numpy(target))
+        if max_norm is not None:
+            torch.nn.utils.clip_grad_norm_(weights, max_norm)
         optimizer.step()
         schedule.step()
     return [weight.detach().numpy() for weight in weights]
@@ -69,6 +73,15 @@ def test_sgd_with_momentum_equals_pytorchs_when_the_learning_rate_falls():
     options = {"momentum": 0.9, "weight_decay": 0.01}
     expected = pytorchs(lambda optim, weights: optim.SGD(weights, lr=0.1, **options), milestones=(10, 30))
     assert_same(ours(SGD(PiecewiseConstant(0.1, [10, 30], 0.1), **options)), expected)
+
+
+def test_a_recipe_that_bounds_the_gradient_does_what_pytorch_does():
+    options = {"momentum": 0.9, "weight_decay": 0.1}
+    table = {"name": "sgd", "learning_rate": 0.05, "max_gradient_norm": 0.5, **options}
+    content = {"name": "a.b", "dataset": {"name": "digits"}, "model": {"builder": "resnet8"}, "optimizer": table}
+    recipe = parse_recipe(content | {"training": {"epochs": 1, "batch_size": 1}})
+    expected = pytorchs(lambda optim, weights: optim.SGD(weights, lr=0.05, **options), max_norm=0.5)
+    assert_same(ours(pipeline.make_optimizer(recipe, STEPS)), expected)
 
 
 def test_kerass_own_sgd_differs_so_the_oracle_can_tell():

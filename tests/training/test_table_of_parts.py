@@ -26,8 +26,8 @@ METHODS = {
     "trades": lambda: ([], Trades(3.0, epsilon=0.05, step_size=0.02, steps=2)),
     "fast_at": lambda: ([Adversarial.fast(epsilon=0.05)], None),
 }
-TABLE = [(*row, False) for row in itertools.product((False, True), METHODS, (False, True))]
-TABLE += [(together, method, together, True) for together in (False, True) for method in METHODS]
+NO_YES = (False, True)
+TABLE = list(itertools.product(NO_YES, METHODS, NO_YES, NO_YES))
 SAME_WEIGHTS = 1e-6  # same machine and backend; threads may order sums differently
 
 

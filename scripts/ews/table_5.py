@@ -1,0 +1,44 @@
+"""Table 5 of the weak subnets paper: where subnets come from, by clean and corruption error on CIFAR-10.
+
+    python scripts/ews/table_5.py                     # ResNet-8, 15,000 images, 10 epochs
+    python scripts/ews/table_5.py --setting paper     # ResNet-50, 400 epochs
+
+Corruptions are those of CIFAR-10-C, made here on the first test images, or read with --official. Dropout is no row
+of the paper's table; its rate is not given and is 0.1 here. Go on after a kill with the same command.
+"""
+
+from keras_robust.experiments import run_study
+from keras_robust.experiments.command import study_parser, write_results
+from keras_robust.experiments.ews import METHODS, corruption_measure, network, row, setting_of
+from keras_robust.experiments.ews_paper import NOTES, TABLE_5, fractions
+
+COLUMNS = ("clean error", "corruption error")
+
+
+def rows(setting, output):
+    return [
+        row(method, network(setting, method), output, paper=fractions(COLUMNS, TABLE_5[method]))
+        for method in METHODS
+    ]
+
+
+def main(arguments=None):
+    parser = study_parser(__doc__, "reports/ews")
+    parser.add_argument("--official", help="folder of the published CIFAR-10-C")
+    options = parser.parse_args(arguments)
+    setting, output = setting_of(options), options.output / options.setting
+    results = run_study(
+        rows(setting, output),
+        corruption_measure(setting, output, official=options.official, data_dir=options.data_dir),
+        title=f"Table 5, {options.setting} setting",
+        setting=setting.question(official=options.official is not None),
+        output=output / "table_5",
+        trials=options.trials,
+        data_dir=options.data_dir,
+    )
+    results["notes"] = NOTES[5]
+    write_results(results, output / "table_5.json", columns=COLUMNS)
+
+
+if __name__ == "__main__":
+    main()
