@@ -118,6 +118,20 @@ NETWORKS: dict[str, dict[str, Any]] = {
 """Arguments of `network` for the networks that several tables have."""
 
 
+PAPER_RECIPES = {
+    "standard": "resnet18_{}.standard",
+    "noise_sigma0.1": "resnet18_{}.noise_sigma0.1",
+    "at": "resnet18_{}.at_es_l2_1.0",
+    "trades": "resnet18_{}.trades_l2_1.0",
+    "fast_at": "resnet18_{}.fast_at_linf4",
+    "kap_sigma0.1": "resnet18_kap_{}.noise_sigma0.1",
+    "kap_sigma0.2": "resnet18_kap_{}.noise_sigma0.2",
+    "wide_fast_at": "resnet18_widex4_{}.fast_at_linf4",
+    "wide_kap_sigma0.1": "resnet18_widex4_kap_{}.noise_sigma0.1",
+}
+"""Folders of the paper's own recipes, for each data set."""
+
+
 def setting_of(options: argparse.Namespace) -> Setting:
     """Returns the setting that a script's options ask for."""
     given = {"epochs": options.epochs, "images": options.images}
@@ -179,6 +193,30 @@ def network(
         tag = f"{arguments['pooling']}_{tag}"
     base = load_recipe(find("cnn_cifar10.standard", RECIPE))
     return change(base, f"{builder}_{dataset}.{tag}", keys | dict(changes or {}))
+
+
+def table_recipe(setting: Setting, dataset: str, name: str, folder: Path) -> Recipe:
+    """Returns the recipe of a row of Tables 1 and 3.
+
+    Args:
+        setting: Size of the experiment; the small one has the setting's data set where `dataset` is ImageNet.
+        dataset: Data set of the row.
+        name: Network of the row, one of `PAPER_RECIPES`.
+        folder: Folder of the paper's recipes, `scripts/recipes/kap`.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        ValueError: If the paper's recipe is absent.
+    """
+    if not setting.is_paper:
+        small = setting.dataset if "imagenet" in dataset else dataset
+        return network(setting, dataset=small, **NETWORKS[name])
+    recipe = load_recipe(folder / PAPER_RECIPES[name].format(dataset.replace("_", "")))
+    if setting.epochs == SETTINGS["paper"].epochs:
+        return recipe
+    return change(recipe, recipe.name, {"training.epochs": setting.epochs})
 
 
 def _adversarial(setting: Setting, method: str) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def certified(setting: Setting, *, n: int, images: int, data_dir: str | None = N
 
     def measure(model: keras.Model, recipe: Recipe, folder: Path) -> Mapping[str, float]:
         x, y = _first_images(recipe, images, data_dir)
-        values = {}
+        values: dict[str, float] = {}
         for sigma in CERTIFIED_SIGMAS:
             smoothed = SmoothedClassifier(model, sigma, int(model.output_shape[-1]))
             state = folder / f"certificates_sigma{sigma:g}.json"
@@ -231,7 +231,7 @@ def shifts(setting: Setting, *, copies: int, sigma: float = 0.1, data_dir: str |
                 values[f"{kind}, {shift.layer}"] = float(shift.distance.mean())
                 values[f"{kind}, {shift.layer} sd"] = float(shift.distance.std())
         shown = np.concatenate([x[one], *(images[:1] for images in perturbed.values())])
-        maps = kernel_maps(model, shown, seed=setting.seed)
+        maps: dict[str, Any] = kernel_maps(model, shown, seed=setting.seed)
         write_atomically(folder / MAPS, lambda file: np.savez(file, **maps))
         every = {
             "noise": Gaussian(sigma)(x[right], seed=setting.seed),
@@ -268,7 +268,7 @@ def transfer_between(
     """
     x, y = _first_images(recipe, setting.images, data_dir)
     data = DataFingerprint.of(x, y, dataset=recipe.dataset.name)
-    attack = AutoAttack("L2", setting.epsilon)
+    attack: Any = AutoAttack("L2", setting.epsilon)  # called, it is one attack among others
     return transfer_table(models, attack, x, y, data=data, seed=setting.seed, state=folder / "crafted.partial")
 
 

@@ -8,18 +8,22 @@ without early stopping. Each attack of AutoAttack is measured alone as well: whe
 gradients are masked and PGD's number means nothing. Go on after a kill with the same command.
 """
 
+from pathlib import Path
+
 from keras_robust.experiments import run_study
 from keras_robust.experiments.command import study_parser, write_results
-from keras_robust.experiments.kap import NETWORKS, network, row, setting_of
+from keras_robust.experiments.kap import row, setting_of, table_recipe
 from keras_robust.experiments.kap_measures import table_columns, table_of_attacks
 from keras_robust.experiments.kap_paper import ATTACKS, TABLE_1, fractions
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes/kap"
 
 
 def rows(setting, output, names=tuple(TABLE_1)):
     return [
         row(
             f"{dataset}.{name}",
-            network(setting, dataset=dataset, **NETWORKS[name]),
+            table_recipe(setting, dataset, name, RECIPES),
             output,
             paper=fractions(ATTACKS, numbers),
             point={"dataset": dataset},

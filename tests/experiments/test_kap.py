@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 import importlib.util
 import json
@@ -9,7 +10,7 @@ import pytest
 
 from keras_robust import datasets, pipeline
 from keras_robust.attacks import FGSM
-from keras_robust.experiments import kap, kap_measures
+from keras_robust.experiments import kap, kap_claims, kap_measures
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts/kap"
 TINY = dataclasses.replace(
@@ -40,7 +41,9 @@ def rows_of(module, setting):
 
 @pytest.mark.once
 @pytest.mark.parametrize("size", kap.SETTINGS)
-@pytest.mark.parametrize("name", sorted(file.stem for file in SCRIPTS.glob("*.py") if file.stem != "table_a2"))
+@pytest.mark.parametrize(
+    "name", sorted(file.stem for file in SCRIPTS.glob("*.py") if file.stem not in ("table_a2", "report"))
+)
 def test_every_script_has_valid_recipes_in_both_settings(name, size):
     module = script(name)
     for row in rows_of(module, kap.SETTINGS[size]).values():
@@ -85,6 +88,51 @@ def test_curves_begin_at_the_clean_accuracy_of_the_attacked_images(tmp_path):
     assert line.error[1] == pytest.approx(1.96 * np.sqrt(0.4 * 0.6 / 3))
     module.draw(results, tmp_path / "figure.png")
     assert (tmp_path / "figure_pgd.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", ["figure_4", "figure_5", "table_1", "table_3", "scaling"])
+def test_script_writes_its_table_and_figure(name, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    environment = dict.fromkeys(("code_commit", "backend", "backend_version", "keras", "numpy", "python"), "x")
+
+    def study(rows, measure, *, title, setting, output, trials=1, data_dir=None):
+        values = collections.defaultdict(lambda: {"mean": 0.5, "deviation": None, "trials": [0.5]})
+        made = [
+            {"name": row.name, "point": dict(row.point), "values": values, "paper": dict(row.paper), "seeds": [0]}
+            | {"recipe": row.recipe.model_dump(), "environments": [environment | {"device": "cpu"}]}
+            for row in rows
+        ]
+        return {"title": title, "setting": setting, "trials": trials, "rows": made}
+
+    module = script(name)
+    monkeypatch.setattr(module, "run_study", study)
+    module.main(["--output", str(tmp_path)])
+    assert (tmp_path / f"small/{name}.json").is_file()
+    if not name.startswith("table"):
+        assert (tmp_path / f"small/{name}.png").is_file()
+
+
+@pytest.mark.once
+def test_claims_are_decided_beyond_the_interval_of_the_images():
+    def row(name, value):
+        return {"name": name, "values": {"PGD L2 0.25": {"mean": value}}}
+
+    claim = kap_claims.Claim("4a", "deeper is better", "deep", "flat", kap_claims.robust(0.25))
+    verdicts = []
+    for value in (0.6, 0.52, 0.3):
+        results = {"rows": [row("deep", value), row("flat", 0.5)], "setting": {"other_images": 500}}
+        (finding,) = kap_claims.findings(claim, results).values()
+        verdicts.append(finding.verdict)
+    assert verdicts == ["agrees", "open", "contradicts"]
+    assert "| 30.0 | 50.0 | -20.0 ± 5.9 | contradicts |" in kap_claims.claims_table([claim], results)[2]
+
+
+@pytest.mark.once
+def test_claims_name_networks_that_the_figures_have():
+    for name, claims in kap_claims.CLAIMS.items():
+        rows = rows_of(script(name), kap.SETTINGS["small"])
+        assert {row for claim in claims for row in (claim.better, claim.worse)} <= set(rows)
 
 
 @dataclasses.dataclass(frozen=True)
