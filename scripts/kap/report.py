@@ -16,9 +16,9 @@ FOLDER = Path(__file__).resolve().parents[1] / "results/kap"
 INTRODUCTION = """# The figures of the KAP paper in their small setting
 
 Written by `python scripts/kap/report.py` from the files beside it. Three-layer nets (3 x 3 convolutions of stride
-2) on real CIFAR-10, all trained alike: {provenance}. The first {autoattack_images} test images are under AutoAttack,
-the first {other_images} clean, noisy and under PGD ({pgd_steps} steps). The paper trains 200 epochs on all images, and
-gives its curves as pictures, so that claims are compared and not numbers.
+2) on real CIFAR-10, all trained alike: {provenance}. The first {autoattack_images} test images are
+under AutoAttack, the first {other_images} clean, noisy and under PGD ({pgd_steps} steps). The paper trains 200
+epochs on all images, and gives its curves as pictures, so that claims are compared and not numbers.
 
 A claim *agrees* or *contradicts* where the difference of the two networks is beyond its 95 % interval over the
 images; else it is *open*: so many images do not tell. One training each: what another seed would change is not in
@@ -28,10 +28,12 @@ the interval.
 EXPLANATION = """## What is behind it
 
 KAP directly after a convolution is linear in the kernel: the network that it makes is an ordinary convolutional
-network, whose kernels are the averages. What it changes is the training. With K=S the averages do not even overlap: a
-gradient step moves an average as it would move a plain kernel with the learning rate over K squared, and the average
-starts K times smaller. Batch normalisation takes out the scale, so that without noise such a net trains like the
-plain one; with noise of a fixed sigma before the normalisation, smaller activations mean more noise.
+network, whose kernels are the averages. What it changes is the training. With K=S the averages do not overlap, and
+the change is exact: a gradient step moves an average as it would move a plain kernel with the learning rate over K
+squared, and the average starts K times smaller. Batch normalisation, which follows, takes out the scale: without
+noise such a net trains like the plain one from another draw of the start, and noise of sigma after the pooling is
+noise of K times sigma after a plain convolution. So K=S in Figure 4b is a choice of the noise (a test holds that:
+tests/models/test_ensembles.py).
 """
 
 
