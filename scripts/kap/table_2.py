@@ -1,6 +1,6 @@
 """Table 2 of the KAP paper: AutoAttack's images, made without noise, classified with noise at test.
 
-    python scripts/kap/table_2.py                        # three-layer nets, 15,000 CIFAR-10 images, 6 epochs
+    python scripts/kap/table_2.py                        # three-layer nets, 15,000 CIFAR-10 images, 5 epochs
     python scripts/kap/table_2.py --setting paper
 
 Noise of sigma 0.1 on the input, after each convolution or pooling, or on both; each a mean of ten draws. The
