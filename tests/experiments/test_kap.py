@@ -129,6 +129,14 @@ def test_claims_are_decided_beyond_the_interval_of_the_images():
 
 
 @pytest.mark.once
+def test_report_in_the_repository_is_what_its_numbers_say():
+    module = script("report")
+    if not (module.FOLDER / "figure_5.json").is_file():
+        pytest.skip("the figures have not been made")
+    assert (module.FOLDER / "README.md").read_text(encoding="utf-8") == module.report(module.FOLDER)
+
+
+@pytest.mark.once
 def test_claims_name_networks_that_the_figures_have():
     for name, claims in kap_claims.CLAIMS.items():
         rows = rows_of(script(name), kap.SETTINGS["small"])
