@@ -7,12 +7,16 @@ from keras_robust.checks import Tensor
 _FAR = 1e30  # stands for infinity where infinity - infinity would give NaN
 
 
+def _is_class(logits, y):
+    return ops.equal(ops.expand_dims(ops.cast(y, "int32"), -1), ops.arange(logits.shape[-1], dtype="int32"))
+
+
 def _true_logit(logits, y):
-    return ops.sum(logits * ops.one_hot(y, logits.shape[-1], dtype=logits.dtype), axis=-1)
+    return ops.sum(ops.where(_is_class(logits, y), logits, 0.0), axis=-1)
 
 
 def _best_other_logit(logits, y):
-    return ops.max(logits - _FAR * ops.one_hot(y, logits.shape[-1], dtype=logits.dtype), axis=-1)
+    return ops.max(ops.where(_is_class(logits, y), -_FAR, logits), axis=-1)
 
 
 def cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:

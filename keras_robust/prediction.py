@@ -90,8 +90,8 @@ class Predictor:
 
         Args:
             key: What the compiled function depends on besides the model and the shapes, such as a frozen attack.
-            function: Pure function `(logits, *tensors) -> nest of tensors`, where `logits(x, tick=None)` calls the
-                model. It is traced once for each key and set of shapes.
+            function: Pure function `(logits, *tensors) -> nest of tensors`, where `logits` is a `Logits`. It is
+                traced once for each key and set of shapes.
 
         Returns:
             A function of `*tensors` that uses the model's current weights.
@@ -100,16 +100,16 @@ class Predictor:
         if key not in self._compiled:
 
             def run(variables, *tensors):
-                return function(lambda x, tick=None: self.logits(variables, x, tick), *tensors)
+                return function(Logits(self, variables), *tensors)
 
             self._compiled[key] = backend.jit(run)
-        return lambda *tensors: self._compiled[key](self.variables(), *tensors)
+        return lambda *tensors, variables=None: self._compiled[key](variables or self.variables(), *tensors)
 
     def loop(self, key: Hashable, body: Callable) -> Callable:
         """Returns a compiled loop over a step that takes gradients of the model.
 
         On an accelerator the whole loop is one compiled function. On a CPU its step is, and the host repeats it
-        without looking at the result, see `backend.loops_cost_extra`.
+        without looking at the result, see `backend.loops_on_host`.
 
         Args:
             key: As for `compiled`.
@@ -123,12 +123,13 @@ class Predictor:
         def integer(value):
             return ops.convert_to_tensor(value, "int32")
 
-        if backend.loops_cost_extra():
+        if backend.loops_on_host():
             step = self.compiled((key, "step"), body)
 
             def repeat(start, end, state, *tensors):
+                variables = self.variables()
                 for index in range(start, end):
-                    state = step(integer(index), state, *tensors)
+                    state = step(integer(index), state, *tensors, variables=variables)
                 return state
 
             return repeat
@@ -156,6 +157,38 @@ class Predictor:
             logits = run(ops.convert_to_tensor(x[batch]))
             parts.append(ops.convert_to_numpy(logits)[: len(rows)])
         return np.concatenate(parts)
+
+
+class Logits:
+    """The model inside a compiled function: `logits(x, tick=None)` calls it with the variables of that call.
+
+    Args:
+        predictor: Predictor of the model.
+        variables: Values of its variables.
+    """
+
+    def __init__(self, predictor: Predictor, variables: tuple[list[Tensor], list[Tensor]]):
+        self._predictor = predictor
+        self._variables = variables
+
+    def __call__(self, x: Tensor, tick: Tensor | None = None) -> Tensor:
+        """Computes logits, shape `(batch, classes)`."""
+        return self._predictor.logits(self._variables, x, tick)
+
+    def part(self, key: Hashable, function: Callable) -> Callable:
+        """Returns a part of the function that is compiled for itself where the whole cannot be.
+
+        Args:
+            key: As for `Predictor.compiled`.
+            function: Pure function `(logits, *tensors) -> nest of tensors`.
+
+        Returns:
+            A function of `*tensors`.
+        """
+        if not backend.compiles_parts():
+            return lambda *tensors: function(self, *tensors)
+        run = self._predictor.compiled(key, function)
+        return lambda *tensors: run(*tensors, variables=self._variables)
 
 
 _PREDICTORS: "weakref.WeakKeyDictionary[keras.Model, Predictor]" = weakref.WeakKeyDictionary()

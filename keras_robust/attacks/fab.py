@@ -165,7 +165,8 @@ class FAB(Attack):
         mixed = (1.0 - alpha) * (here + self.eta * moves[0]) + alpha * (clean + self.eta * moves[1])
         x_adv = ops.reshape(ops.clip(mixed, 0.0, 1.0), ops.shape(x))
 
-        wrong = ops.not_equal(ops.cast(ops.argmax(logits(x_adv), axis=-1), y.dtype), y)
+        outputs = logits.part("predict", _predict)(x_adv)
+        wrong = ops.not_equal(ops.cast(ops.argmax(outputs, axis=-1), y.dtype), y)
         score = ops.where(wrong, -norm.length(x_adv - x), -_FAR)
         better = ~settled & (score >= s.score) & (wrong | (s.score <= -_FAR))
         back = ops.where(wrong, self.beta, 1.0)
@@ -181,13 +182,20 @@ class FAB(Attack):
 def _towards_target(logits, x_adv, y, target, norm):
     """Returns how far the target's logit is above the true one, and the gradient of that."""
     del norm
+    return logits.part("fab target", _difference)(x_adv, y, target)
 
+
+def _difference(logits, x_adv, y, target):
     def total(images):
         difference = losses.targeted_margin(logits(images), y, target)
         return ops.sum(difference), difference
 
     (_, value), gradient = backend.value_and_grad(total, x_adv, has_aux=True)
     return value, gradient
+
+
+def _predict(logits, x):
+    return logits(x)
 
 
 def _towards_nearest(logits, x_adv, y, target, norm):
@@ -207,7 +215,7 @@ def _towards_nearest(logits, x_adv, y, target, norm):
         )
 
     zeros = ops.zeros_like(flat(x_adv)[:, 0])
-    count = logits(x_adv).shape[-1]
+    count = logits.part("predict", _predict)(x_adv).shape[-1]
     _, value, gradient = ops.fori_loop(0, count, visit, (zeros + 2 * _FAR, zeros, ops.zeros_like(x_adv)))
     return value, gradient
 

@@ -187,7 +187,7 @@ class PGD(Attack):
 
         images = x if start is None else norms.get(self.norm).project(x + epsilon * start, x, epsilon)
         state = _first_state(x, images)
-        if backend.loops_cost_extra() and self.steps <= _UNROLLED:
+        if backend.loops_on_host() and self.steps <= _UNROLLED:
             for index in range(self.steps):
                 state = climb(ops.convert_to_tensor(index, "int32"), state)
         else:

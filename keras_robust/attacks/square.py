@@ -1,6 +1,7 @@
 """Square attack: random search over square windows, without gradients."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -146,17 +147,21 @@ def _begin(norm, logits, x, y, pattern, tick, epsilon):
 
 def _run(norm, all_positions, logits, problem, state, pattern, start, end, size, first_tick, epsilon):
     """Tries queries start to end - 1 on a batch; rows already broken stay as they are."""
+    query = logits.part(("square query", norm.name, all_positions), functools.partial(_query, norm, all_positions))
+    fixed = (pattern, size, epsilon)
     x, y, positions, signs = problem
 
-    def query(k, state):
-        best, margin, done = state
-        position = ops.cast(ops.take(positions, k, axis=1), "int32")
-        sign = ops.cast(ops.take(signs, k, axis=1), x.dtype)
-        window = (position, sign, pattern, size)
-        proposal = propose(norm, x, best, *window, epsilon, all_positions=all_positions)
-        value = losses.margin(logits(proposal, first_tick + k + 1), y)
-        accept = ops.logical_and(value > margin, ops.logical_not(done))
-        margin = ops.where(accept, value, margin)
-        return _State(ops.where(norms.per_example(accept, x), proposal, best), margin, margin > 0)
+    def body(k, each):
+        return query(each, x, y, positions[:, k], signs[:, k], ops.convert_to_tensor(first_tick + k + 1), *fixed)
 
-    return ops.fori_loop(start, end, query, state)
+    return ops.fori_loop(start, end, body, state)
+
+
+def _query(norm, all_positions, logits, state, x, y, position, sign, tick, pattern, size, epsilon):
+    best, margin, done = state
+    window = (ops.cast(position, "int32"), ops.cast(sign, x.dtype), pattern, size)
+    proposal = propose(norm, x, best, *window, epsilon, all_positions=all_positions)
+    value = losses.margin(logits(proposal, tick), y)
+    accept = ops.logical_and(value > margin, ops.logical_not(done))
+    margin = ops.where(accept, value, margin)
+    return _State(ops.where(norms.per_example(accept, x), proposal, best), margin, margin > 0)

@@ -40,7 +40,7 @@ def propose(norm: Norm, x, best, position, sign, pattern, size, epsilon, *, all_
     other, _ = _window(x, position[:, 2:], size, all_positions)
     power = 2 if norm.name == "L2" else 1
     delta = best - x
-    mass = ops.abs(delta) ** power
+    mass = _mass(delta, power)
     inside = ops.cast(window, x.dtype)
     # Equation 3 of the paper: the proposal takes over the norm of both windows and what the ball still allows.
     window_norm = _root(_sum(mass * inside), power)
@@ -48,7 +48,7 @@ def propose(norm: Norm, x, best, position, sign, pattern, size, epsilon, *, all_
     spare = ops.maximum(epsilon**power - ops.sum(mass, axis=(1, 2, 3), keepdims=True), 0.0)
     new = _place(pattern, corner, sign[:, channels:], x) * sign[:, None, None, :channels]
     new = (new + delta / (1e-12 + window_norm)) * inside
-    new = new / (1e-12 + _root(_sum(ops.abs(new) ** power), power))
+    new = new / (1e-12 + _root(_sum(_mass(new, power)), power))
     # The reference multiplies by the channels for L1, and leaves the rest to the projection.
     new = new * (ops.sqrt(spare / channels + both) if power == 2 else spare + both * channels)
     delta = ops.where(window, new, ops.where(other, 0.0, delta))
@@ -143,6 +143,10 @@ def _pyramid(height, width, power):
 
 def _sum(values):
     return ops.sum(values, axis=(1, 2), keepdims=True)
+
+
+def _mass(values, power):
+    return ops.square(values) if power == 2 else ops.abs(values)
 
 
 def _root(values, power):

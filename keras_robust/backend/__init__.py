@@ -6,16 +6,20 @@ Each of `jax.py`, `tensorflow.py` and `torch.py` defines the same names:
   `has_aux`, a pair of a scalar and a nest of tensors), and differentiates the scalar with respect to
   every tensor of the nest `inputs`. Returns `(value, grads)` or `((value, aux), grads)`, all detached:
   no gradient flows through them. `inputs` may be the weights that a `stateless_call` takes.
-- `jit(fn)`: compiles a pure function of nests of tensors (one compilation for each set of shapes). On
-  PyTorch it runs eagerly, without recording gradients. Keyword arguments are not supported.
+- `jit(fn)`: compiles a pure function of nests of tensors (one compilation for each set of shapes). On PyTorch it
+  is recorded as a graph of tensor operations, or runs eagerly where that cannot be; nothing that it returns
+  carries gradients. Keyword arguments are not supported.
 - `TrainStep`: a mixin in front of `keras.Model`. Before Keras's own `train_step` it calls
   `self.prepare_batch(x, y, sample_weight)`, which returns the batch to train on, and
   `self.weight_offsets(x, y)`, which returns None or one tensor for each trainable variable: the offset is
   put on for the step and taken off after it. Both may read and assign Keras variables and call the model.
 - `normal(shape, key)`: standard normal numbers, float32, a pure function of `key`, two 32-bit words in a tensor of
   type int32 or uint32, cheap inside `jit`. JAX and TensorFlow agree to rounding; PyTorch draws other numbers.
-- `loops_cost_extra()`: whether the gradient of a convolution costs some three times as much inside a loop that is
-  compiled as outside it; so it is where XLA compiles for a CPU, whose convolution rewrites leave loops out.
+- `loops_on_host()`: whether the host had better repeat a compiled step than run a compiled loop of steps. So it
+  is where XLA compiles for a CPU, whose convolution rewrites leave loops out (a convolution's gradient costs some
+  three times as much inside one), and on PyTorch, where a step is a graph and a loop is not.
+- `compiles_parts()`: whether a part of a function that is not compiled as a whole is worth compiling for itself:
+  on PyTorch, where a loop that ends when something has settled keeps a function eager.
 - `synchronize(nest)`: waits until the tensors are computed, for timing.
 - `device_name()`: the accelerator or processor that tensors live on, in words.
 - `VERSION`: version of the framework.
@@ -28,27 +32,30 @@ _NAME = keras.backend.backend()
 if _NAME == "jax":
     from keras_robust.backend.jax import VERSION as VERSION
     from keras_robust.backend.jax import TrainStep as TrainStep
+    from keras_robust.backend.jax import compiles_parts as compiles_parts
     from keras_robust.backend.jax import device_name as device_name
     from keras_robust.backend.jax import jit as jit
-    from keras_robust.backend.jax import loops_cost_extra as loops_cost_extra
+    from keras_robust.backend.jax import loops_on_host as loops_on_host
     from keras_robust.backend.jax import normal as normal
     from keras_robust.backend.jax import synchronize as synchronize
     from keras_robust.backend.jax import value_and_grad as value_and_grad
 elif _NAME == "tensorflow":
     from keras_robust.backend.tensorflow import VERSION as VERSION
     from keras_robust.backend.tensorflow import TrainStep as TrainStep  # type: ignore[assignment]
+    from keras_robust.backend.tensorflow import compiles_parts as compiles_parts
     from keras_robust.backend.tensorflow import device_name as device_name
     from keras_robust.backend.tensorflow import jit as jit
-    from keras_robust.backend.tensorflow import loops_cost_extra as loops_cost_extra
+    from keras_robust.backend.tensorflow import loops_on_host as loops_on_host
     from keras_robust.backend.tensorflow import normal as normal
     from keras_robust.backend.tensorflow import synchronize as synchronize
     from keras_robust.backend.tensorflow import value_and_grad as value_and_grad
 elif _NAME == "torch":
     from keras_robust.backend.torch import VERSION as VERSION
     from keras_robust.backend.torch import TrainStep as TrainStep  # type: ignore[assignment]
+    from keras_robust.backend.torch import compiles_parts as compiles_parts
     from keras_robust.backend.torch import device_name as device_name
     from keras_robust.backend.torch import jit as jit
-    from keras_robust.backend.torch import loops_cost_extra as loops_cost_extra
+    from keras_robust.backend.torch import loops_on_host as loops_on_host
     from keras_robust.backend.torch import normal as normal
     from keras_robust.backend.torch import synchronize as synchronize
     from keras_robust.backend.torch import value_and_grad as value_and_grad

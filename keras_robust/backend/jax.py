@@ -19,9 +19,14 @@ def jit(fn):
     return jax.jit(fn)
 
 
-def loops_cost_extra():
+def loops_on_host():
     """Tells whether XLA compiles for a CPU."""
     return jax.default_backend() == "cpu"
+
+
+def compiles_parts():
+    """No: the whole is."""
+    return False
 
 
 def synchronize(nest):

@@ -27,9 +27,14 @@ def jit(fn):
     return tf.function(functools.partial(fn), jit_compile=True, autograph=False)
 
 
-def loops_cost_extra():
+def loops_on_host():
     """Tells whether XLA compiles for a CPU."""
     return not tf.config.list_physical_devices("GPU")
+
+
+def compiles_parts():
+    """No: the whole is."""
+    return False
 
 
 def synchronize(nest):

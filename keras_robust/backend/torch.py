@@ -4,6 +4,8 @@ import keras
 import torch
 from keras import tree
 
+from keras_robust.backend.torch_graph import record
+
 VERSION = torch.__version__
 
 
@@ -23,8 +25,8 @@ def value_and_grad(fn, inputs, has_aux=False):
 
 
 def jit(fn):
-    """Runs the function eagerly, without recording gradients."""
-    return torch.no_grad()(fn)
+    """Records the function as a graph of tensor operations where it can be, else runs it eagerly."""
+    return record(fn)
 
 
 def normal(shape, key):
@@ -36,9 +38,14 @@ def normal(shape, key):
     return torch.randn(shape, generator=generator, device=key.device)
 
 
-def loops_cost_extra():
-    """No: a loop runs eagerly."""
-    return False
+def loops_on_host():
+    """Yes: a step is recorded as a graph, a loop is not."""
+    return True
+
+
+def compiles_parts():
+    """Yes: a whole that looks at values is not recorded, its parts are."""
+    return True
 
 
 def synchronize(nest):

@@ -95,7 +95,7 @@ def test_apgd_drops_broken_rows_early_with_the_same_result(norm, monkeypatch):
     assert 0.8 < early_broken.mean() < 1
     assert passes * 4 < 101 * len(x)
     # other batch sizes, other rounding
-    np.testing.assert_allclose(early[~early_broken], late[~early_broken], atol=1e-5)
+    np.testing.assert_allclose(early[~early_broken], late[~early_broken], atol=1e-4)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 5, 9])

@@ -117,10 +117,11 @@ def test_another_epsilon_does_not_trace_the_model_again():
     calls = []
     inner = model.stateless_call
     model.stateless_call = lambda *values, **options: calls.append(1) or inner(*values, **options)
-    PGD("Linf", 0.01)(model, x, y)
+    for _ in range(3):  # PyTorch records at the third call
+        PGD("Linf", 0.01)(model, x, y)
     first = len(calls)
     PGD("Linf", 0.03)(model, x, y)
-    assert len(calls) - first == (0 if keras.backend.backend() != "torch" else first)
+    assert len(calls) == first
 
 
 @pytest.mark.parametrize("keep_best", [True, False])

@@ -1,0 +1,106 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_robust import backend, losses
+from keras_robust.layers.gaussian_noise import noise_at_inference
+from keras_robust.models import insert_noise
+from keras_robust.prediction import Predictor
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "torch", reason="graphs are PyTorch's")
+
+
+@pytest.fixture
+def net():
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.layers.Conv2D(4, 3, activation="relu"),
+        keras.layers.BatchNormalization(),
+        keras.layers.Flatten(),
+        keras.layers.Dense(3),
+    ]
+    return keras.Sequential([keras.Input((6, 6, 1)), *layers])
+
+
+def gradient(logits, x, y):
+    return backend.value_and_grad(lambda images: ops.sum(losses.cross_entropy(logits(images), y)), x)
+
+
+def numbers(nest):
+    return [ops.convert_to_numpy(each) for each in keras.tree.flatten(nest)]
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(5, 6, 6, 1)).astype("float32")
+    return ops.convert_to_tensor(x), ops.convert_to_tensor(np.array([0, 1, 2, 0, 1]))
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Outcome of each attempt to record."""
+    from keras_robust.backend import torch_graph
+
+    outcomes = []
+    original = torch_graph._recorded
+    monkeypatch.setattr(torch_graph, "_recorded", lambda *args: outcomes.append(original(*args)) or outcomes[-1])
+    return outcomes
+
+
+def test_recorded_gradient_is_the_eager_one(net, batch, recorded):
+    run = Predictor.of(net).compiled("gradient", gradient)
+    eager = numbers(run(*batch))
+    run(*batch)
+    graph = numbers(run(*batch))
+    assert [outcome is not None for outcome in recorded] == [True]
+    for a, b in zip(eager, graph, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_recorded_graph_follows_the_weights(net, batch, recorded):
+    run = Predictor.of(net).compiled("gradient", gradient)
+    for _ in range(4):
+        before = numbers(run(*batch))
+    net.layers[0].kernel.assign(2 * net.layers[0].kernel)
+    net.layers[1].moving_mean.assign(net.layers[1].moving_mean + 1)
+    after = numbers(run(*batch))
+    assert len(recorded) == 1
+    assert abs(after[0] - before[0]) > 1e-3
+    expected = numbers(gradient(net, *batch))
+    for a, b in zip(after, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_function_that_looks_at_values_stays_eager(net, batch, recorded):
+    def doubled(logits, x):
+        return ops.while_loop(lambda each: ops.max(each) < 1.0, lambda each: (2 * each,), (ops.abs(logits(x)),))[0]
+
+    run = Predictor.of(net).compiled("loop", doubled)
+    for scale in (1.0, 0.5, 0.1, 0.01, 0.001):
+        found = numbers(run(scale * batch[0]))[0]
+        assert found.max() >= 1.0
+    assert recorded == [None]
+
+
+def test_part_of_a_function_that_stays_eager_is_recorded(net, batch, recorded):
+    def whole(logits, x, y):
+        value, slope = logits.part("part", gradient)(x, y)
+        return slope if float(ops.convert_to_numpy(value)) > 0 else -slope
+
+    run = Predictor.of(net).compiled("whole", whole)
+    eager = numbers(run(*batch))[0]
+    for _ in range(4):
+        found = numbers(run(*batch))[0]
+    assert sorted(outcome is not None for outcome in recorded) == [False, True]
+    np.testing.assert_allclose(found, eager, rtol=1e-6, atol=1e-7)
+
+
+def test_random_layers_draw_anew_with_each_tick(net, batch):
+    noisy = insert_noise(net, 0.5)
+    with noise_at_inference(noisy, inputs=True, activations=True):
+        run = Predictor.of(noisy).compiled("tick", lambda logits, x, tick: logits(x, tick))
+        found = [numbers(run(batch[0], ops.convert_to_tensor(tick)))[0] for tick in (0, 1, 2, 3, 0)]
+    np.testing.assert_array_equal(found[0], found[4])
+    assert len({each.tobytes() for each in found}) == 4
