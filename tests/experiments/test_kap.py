@@ -193,6 +193,7 @@ def test_speed_table_sets_ratios_beside_the_papers():
     assert table["AT, training step"] == {"ours": 9.5, "paper": pytest.approx(8.06)}
 
 
+@pytest.mark.once
 def test_topography_script_trains_what_is_missing_and_goes_on(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     monkeypatch.setitem(kap.SETTINGS, "small", TINY)
