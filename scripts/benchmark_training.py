@@ -1,20 +1,27 @@
 """Measures what adversarial training costs over plain training, and writes it as JSON.
 
     KERAS_BACKEND=jax python scripts/benchmark_training.py --model resnet18 --output training.json
+    KERAS_BACKEND=jax python scripts/benchmark_training.py --model resnet8 --weak-subnets --output ews.json
 
 Every method trains the same network through `fit`; their epochs take turns, so that all see the same load.
+--weak-subnets measures plain training, AT-10, and AT-10 with random subnets and with those of the controller, and
+in the same turns the forward and backward pass of a subnet alone. From these it prints the controller's share of a
+step (a lesson every tenth step, spread over all) and what weak subnets add beside that pass.
 """
 
 import argparse
+import functools
 import json
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
+from keras import ops
 
-from keras_robust import backend, models
-from keras_robust.layers import SubnetSpace
+from keras_robust import backend, losses, models
+from keras_robust.evaluation.metrics import Environment
+from keras_robust.layers import SubnetSpace, subnet
 from keras_robust.training import (
     AWP,
     SGD,
@@ -41,27 +48,76 @@ METHODS = {
     "AT-10 (train mode)": lambda model, shape: {"perturbations": [Adversarial(steps=10, model_mode="train")]},
     "TRADES": lambda model, shape: {"objective": Trades()},
     "AT-10 + AWP": lambda model, shape: {"perturbations": [Adversarial(steps=10)], "weight_perturbation": AWP()},
-    # Networks with residual blocks; the controller is due in one step of ten, so measure `--steps 10`.
+    # Networks with residual blocks; the controller is due in one step of ten.
     "weak subnets": lambda model, shape: {"terms": [enhance(model, ControllerSearch)]},
     "random subnets": lambda model, shape: {"terms": [enhance(model, RandomSearch)]},
+    "AT-10 + random subnets": lambda model, shape: {
+        "perturbations": [Adversarial(steps=10)],
+        "terms": [enhance(model, RandomSearch)],
+    },
     "AT-10 + weak subnets": lambda model, shape: {
         "perturbations": [Adversarial(steps=10)],
         "terms": [enhance(model, ControllerSearch)],
     },
 }
 DEFAULT = [name for name in METHODS if "subnets" not in name]
+WEAK_SUBNETS = ["plain", "AT-10", "AT-10 + random subnets", "AT-10 + weak subnets"]
+INTERVAL = 10
+PASS = "subnet's pass alone"
+
+
+def subnet_pass(model_name, x):
+    """Returns a function that runs the divergence of one subnet forward and backward, once."""
+    model = models.build(model_name, num_classes=10, input_shape=x.shape[1:], seed=0)
+    space = SubnetSpace(model, rho=0.7)
+    masks = space.highest(keras.random.uniform((space.size,), seed=0))
+    x = ops.convert_to_tensor(x)
+    teacher = ops.stop_gradient(ops.convert_to_tensor(model(x)))
+
+    @backend.jit
+    def run(weights, others, x, masks, teacher):
+        def divergence(weights):
+            with subnet(model, masks):
+                logits, _ = model.stateless_call(weights, others, x, training=True)
+            return ops.mean(losses.kl(teacher, logits))
+
+        return backend.value_and_grad(divergence, weights)
+
+    def once():
+        weights = [variable.value for variable in model.trainable_variables]
+        others = [variable.value for variable in model.non_trainable_variables]
+        return backend.synchronize(run(weights, others, x, masks, teacher))
+
+    return once
+
+
+def weak_subnet_costs(seconds):
+    """Median shares, turn by turn, from what took turns."""
+    plain, attack, drawn, enhanced, alone = (np.array(seconds[name]) for name in (*WEAK_SUBNETS, PASS))
+    return {
+        "AT-10, times plain": float(np.median(attack / plain)),
+        "subnet's pass, share of AT-10 + weak subnets": float(np.median(alone / enhanced)),
+        "controller, share of AT-10 + weak subnets": float(np.median((enhanced - drawn) / enhanced)),
+        "AT-10 + weak subnets, times AT-10": float(np.median(enhanced / attack)),
+        "AT-10 + weak subnets, times AT-10 and the pass": float(np.median(enhanced / (attack + alone))),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="kap_cnn")
     parser.add_argument("--methods", default=",".join(DEFAULT), help="names, with commas between them")
+    parser.add_argument("--weak-subnets", action="store_true", help="the methods and figures of weak subnets")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=4, help="training steps of each turn")
+    parser.add_argument("--steps", type=int, help="training steps of each turn; default 4, with subnets 10")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    names = options.methods.split(",")
+    names = WEAK_SUBNETS if options.weak_subnets else options.methods.split(",")
+    with_controller = any(name.endswith("weak subnets") for name in names)
+    options.steps = options.steps or (INTERVAL if with_controller else 4)
+    if with_controller and options.steps % INTERVAL:
+        parser.error(f"--steps must be a multiple of {INTERVAL}, the controller's interval: {options.steps}")
     for name in ("plain", *names):
         if name not in METHODS or name not in names:
             parser.error(f"--methods takes 'plain' and any of {', '.join(METHODS)}. Received: {options.methods}")
@@ -78,17 +134,23 @@ def main() -> None:
         trainer.compile(optimizer=SGD(0.01, momentum=0.9), loss=loss)
         trainers[name] = trainer
 
-    def turn(trainer):
-        start = time.perf_counter()
+    def fit(trainer):
         trainer.fit(x, y, batch_size=options.batch_size, verbose=0)
-        return (time.perf_counter() - start) / options.steps
 
-    seconds = {name: [] for name in names}
+    def repeat(once):
+        for _ in range(options.steps):
+            once()
+
+    runs = {name: functools.partial(fit, trainer) for name, trainer in trainers.items()}
+    if options.weak_subnets:
+        runs[PASS] = functools.partial(repeat, subnet_pass(options.model, x[: options.batch_size]))
+    seconds = {name: [] for name in runs}
     for number in range(options.turns + 1):
-        for name, trainer in trainers.items():
-            taken = turn(trainer)
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
             if number:  # the first turn compiles
-                seconds[name].append(taken)
+                seconds[name].append((time.perf_counter() - start) / options.steps)
 
     plain = np.array(seconds["plain"])
     result = {
@@ -105,10 +167,15 @@ def main() -> None:
             for name, taken in seconds.items()
         },
     }
+    if options.weak_subnets:
+        result["weak_subnets"] = {name: round(cost, 4) for name, cost in weak_subnet_costs(seconds).items()}
+    result["environment"] = Environment.here().model_dump()
     print(f"{options.model}, batch {options.batch_size}, {result['backend']}, {result['device']}")
     for name, row in result["methods"].items():
         taken = np.median(row["seconds_per_step"])
-        print(f"{name:20} {taken:8.4f} s/step {row['times_plain_median']:7.2f} x plain")
+        print(f"{name:24} {taken:8.4f} s/step {row['times_plain_median']:7.2f} x plain")
+    for name, cost in result.get("weak_subnets", {}).items():
+        print(f"{name:50} {cost:7.3f}")
     if options.output is not None:
         options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

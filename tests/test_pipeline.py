@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_robust import pipeline
+from keras_robust import feed, pipeline
 from keras_robust.training import load_recipe, parse_recipe
 from keras_robust.training.progress import Checkpoint
 
@@ -240,7 +240,7 @@ def test_extra_images_fill_their_share_of_each_batch(tmp_path):
     content["extra_data"] = {"file": "extra.npz", "sha256": digest, "fraction": 0.25}
     recipe = parse_recipe(content)
     split = pipeline.load_data(recipe).train
-    batches = pipeline.make_batches(recipe, split, tmp_path)
+    batches = feed.make_batches(recipe, split, tmp_path)
     x, y = batches[0]
     # 40 extra images are fewer than a quarter of 256; they then make up all that there is in each batch.
     assert len(batches) == len(split) // 232
@@ -266,7 +266,7 @@ def test_every_schedule_starts_and_ends_where_it_should(kind):
     content = load_recipe(ZOO / "cnn_cifar10.standard").model_dump()
     content["schedule"] = {"type": kind}
     recipe = parse_recipe(content)
-    rate = pipeline.make_optimizer(recipe, 10)._learning_rate
+    rate = pipeline.make_optimizer(recipe, [10])._learning_rate
     steps = 10 * recipe.training.epochs
     at = [float(keras.ops.convert_to_numpy(rate(s) if callable(rate) else rate)) for s in (0, steps // 2, steps)]
     expected = {"constant": [0.1, 0.1, 0.1], "cosine": [0.1, 0.05, 0.0], "cyclic": [0.0, 0.1, 0.0]}

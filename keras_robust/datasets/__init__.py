@@ -2,6 +2,7 @@
 
 from keras_robust.datasets.dataset import Dataset as Dataset
 from keras_robust.datasets.dataset import Split as Split
+from keras_robust.datasets.pictures import Pictures as Pictures
 from keras_robust.datasets.registry import Info as Info
 from keras_robust.datasets.registry import info as info
 from keras_robust.datasets.registry import list_datasets as list_datasets

@@ -157,6 +157,22 @@ def study_table(results: Mapping[str, Any], *, columns: Sequence[str] | None = N
     return table
 
 
+def markdown_table(results: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    """Returns the lines of `study_table` in Markdown.
+
+    Args:
+        results: What `run_study` returned or wrote.
+        columns: Names of the numbers to show, in order.
+
+    Returns:
+        Lines of a Markdown table.
+    """
+    lines = [f"| row | {' | '.join(columns)} |", "|---" + "|---:" * len(columns) + "|"]
+    return lines + [
+        f"| {' | '.join([row['name'], *(_cell(row, name) for name in columns)])} |" for row in results["rows"]
+    ]
+
+
 def _cell(row: Mapping[str, Any], name: str) -> str:
     text = ""
     if name in row["values"]:

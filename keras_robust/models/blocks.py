@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -267,6 +267,30 @@ def kernel_pooling(
             )
         return KMP(pool_size, data_format=DATA_FORMAT, name=f"{name}_kmp")(x)
     return x
+
+
+def pooled_layers(kap_layers: int | Sequence[int] | None, count: int) -> set[int]:
+    """Returns the positions, from 1, of the convolutions that a pooling follows.
+
+    Args:
+        kap_layers: The first so many convolutions, or those at these positions from 1; None for all.
+        count: Convolutions of the network.
+
+    Returns:
+        Positions from 1.
+
+    Raises:
+        ValueError: If the network has not so many.
+    """
+    if kap_layers is None:
+        return set(range(1, count + 1))
+    chosen = set(range(1, kap_layers + 1)) if isinstance(kap_layers, int) else set(kap_layers)
+    if not chosen <= set(range(1, count + 1)):
+        raise ValueError(
+            f"`kap_layers` must be a number of convolutions up to {count}, or their positions from 1. "
+            f"Received: kap_layers={kap_layers!r}."
+        )
+    return chosen
 
 
 def noise(

@@ -16,6 +16,7 @@ from keras_robust.training.perturbations import Perturbation as Perturbation
 from keras_robust.training.recipe import Recipe as Recipe
 from keras_robust.training.recipe import load_recipe as load_recipe
 from keras_robust.training.recipe import parse_recipe as parse_recipe
+from keras_robust.training.schedules import Interpolated as Interpolated
 from keras_robust.training.schedules import PiecewiseConstant as PiecewiseConstant
 from keras_robust.training.schedules import Triangle as Triangle
 from keras_robust.training.subnet_controller import ControllerSearch as ControllerSearch

@@ -1,7 +1,8 @@
 """Training batches that depend on (seed, epoch, batch) alone: alike on every backend, and in a resumed run."""
 
+import concurrent.futures
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -17,12 +18,15 @@ class Batches(keras.utils.PyDataset):
     unless there are fewer images than one batch.
 
     Args:
-        pixels: Images as stored, shape `(images, height, width, channels)`.
+        pixels: Images as stored, shape `(images, height, width, channels)`; or pictures that are decoded when rows
+            of them are asked for, as `keras_robust.datasets.Pictures`.
         labels: Integer labels, shape `(images,)`.
         maximum: Stored value that stands for 1.0.
         batch_size: Images a batch.
         augment: `(images, rng) -> images`, on pixels as stored; None leaves them.
-        seed: Seed of order and augmentation.
+        crop: Random crop of pictures, drawn while they are decoded; None gives them their evaluation size.
+        ahead: Batches to prepare in advance, in a thread; for pictures that take time to decode.
+        seed: Seed of order, crop and augmentation.
 
     Raises:
         ValueError: If there are no images, or `batch_size` is not a positive integer.
@@ -30,12 +34,14 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        pixels: np.ndarray,
+        pixels: Any,
         labels: np.ndarray,
         *,
         maximum: float = 1.0,
         batch_size: int = 128,
         augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+        crop: Callable[[Any, np.random.Generator], np.ndarray] | None = None,
+        ahead: int = 0,
         seed: int = 0,
     ):
         super().__init__()
@@ -50,21 +56,37 @@ class Batches(keras.utils.PyDataset):
         self.maximum = maximum
         self.batch_size = min(batch_size, len(pixels))
         self.augment = augment
+        self.crop = crop
+        self.ahead = ahead
         self.seed = seed
         self.epoch = 0
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, "int64"))
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "batches") if ahead else None
+        self._coming: dict[tuple[int, int], concurrent.futures.Future] = {}
 
     def __len__(self) -> int:
         return len(self.pixels) // self.batch_size
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         epoch = self.epoch
-        if self._order[0] != epoch:
-            self._order = (epoch, self._rng(epoch).permutation(len(self.pixels)))
-        rows = self._order[1][index * self.batch_size : (index + 1) * self.batch_size]
-        x = self.pixels[rows]
+        if self._thread is None:
+            return self._batch(epoch, index)
+        wanted = [(epoch, each) for each in range(index, min(index + self.ahead + 1, len(self)))]
+        coming = {key: self._coming.get(key) or self._thread.submit(self._batch, *key) for key in wanted}
+        for key in self._coming.keys() - coming.keys():
+            self._coming[key].cancel()
+        self._coming = coming
+        return coming[epoch, index].result()
+
+    def _batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        order = self._order
+        if order[0] != epoch:
+            order = self._order = (epoch, self._rng(epoch).permutation(len(self.pixels)))
+        rows = order[1][index * self.batch_size : (index + 1) * self.batch_size]
+        rng = self._rng(epoch, index)
+        x = self.pixels[rows] if self.crop is None else self.pixels.cropped(rows, self.crop, rng)
         if self.augment is not None:
-            x = self.augment(x, self._rng(epoch, index))
+            x = self.augment(x, rng)
         return x.astype("float32") / np.float32(self.maximum), self.labels[rows]
 
     def follow_epochs(self) -> keras.callbacks.Callback:

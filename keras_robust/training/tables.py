@@ -77,11 +77,53 @@ class ScheduleTable(Table):
         return self
 
 
+class PhaseTable(Table):
+    """One of the phases that a training goes through: its epochs, and what they have of their own.
+
+    The learning rate is interpolated between the values that it has at the epochs `at_epochs`, counted from the
+    beginning of the phase; two values are its first and its last. What is left out is the recipe's.
+    """
+
+    epochs: int = Field(ge=1)
+    image_size: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    learning_rate: list[float] | None = Field(default=None, min_length=2)
+    at_epochs: list[float] | None = None
+
+    @model_validator(mode="after")
+    def _learning_rates_have_their_epochs(self):
+        rates, at = self.learning_rate, self.at_epochs
+        if rates is not None and min(rates) < 0:
+            raise ValueError("`learning_rate` must not be negative")
+        if rates is None:
+            fits = at is None
+        elif at is None:
+            fits = len(rates) == 2
+        else:
+            fits = len(at) == len(rates) and at == sorted(set(at)) and (at[0], at[-1]) == (0, self.epochs)
+        if not fits:
+            raise ValueError(
+                "`at_epochs` must rise from 0 to `epochs` and hold one epoch for each `learning_rate`; it may be "
+                "left out where there are two"
+            )
+        return self
+
+
 class AugmentationTable(Table):
-    """Random crop after zero padding by `random_crop` pixels, and random horizontal flip."""
+    """Random crop after zero padding by `random_crop` pixels, and random horizontal flip.
+
+    `random_resized_crop` is the size in pixels of the crops of pictures that are decoded from files (ImageNet).
+    """
 
     random_crop: int = Field(default=0, ge=0)
+    random_resized_crop: int = Field(default=0, ge=0)
     horizontal_flip: bool = False
+
+    @model_validator(mode="after")
+    def _one_crop(self):
+        if self.random_crop and self.random_resized_crop:
+            raise ValueError("`random_crop` and `random_resized_crop` exclude each other; remove one")
+        return self
 
 
 class GaussianNoiseTable(Table):

@@ -7,8 +7,8 @@ Corruptions are those of CIFAR-10-C, made here on the first test images, or read
 of the paper's table; its rate is not given and is 0.1 here. Go on after a kill with the same command.
 """
 
-from keras_robust.experiments import run_study
-from keras_robust.experiments.command import study_parser, write_results
+from keras_robust.experiments import Line, draw_lines, run_study
+from keras_robust.experiments.command import provenance, study_parser, write_results
 from keras_robust.experiments.ews import METHODS, corruption_measure, network, row, setting_of
 from keras_robust.experiments.ews_paper import NOTES, TABLE_5, fractions
 
@@ -38,6 +38,25 @@ def main(arguments=None):
     )
     results["notes"] = NOTES[5]
     write_results(results, output / "table_5.json", columns=COLUMNS)
+    draw(results, output / "table_5.png")
+
+
+def draw(results, path):
+    """Draws each error by method, ours and the paper's."""
+    rows = results["rows"]
+    names = [each["name"] for each in rows]
+    panels = {}
+    for column in COLUMNS:
+        found = [each["values"][column] for each in rows]
+        deviations = None if found[0]["deviation"] is None else [each["deviation"] for each in found]
+        panels[column] = [
+            Line("here", names, [each["mean"] for each in found], deviations),
+            Line("paper", names, [each["paper"][column] for each in rows]),
+        ]
+    images = f"{results['setting']['images']} test images corrupted"
+    title = f"{results['title']}: {images}\n{provenance(results)}; paper: ResNet-50, 400 epochs"
+    draw_lines(panels, path, x_label="", y_label="error", title=title)
+    print(f"Figure: {path}")
 
 
 if __name__ == "__main__":

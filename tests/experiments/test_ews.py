@@ -1,15 +1,19 @@
 """The weak subnets paper's experiments, on a network of one channel and the digits."""
 
 import dataclasses
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keras_robust import datasets, models
 from keras_robust.corruptions import CORRUPTIONS, PERTURBATIONS, corrupt
+from keras_robust.evaluation.metrics import Environment
 from keras_robust.experiments import corrupted
 from keras_robust.experiments.ews import (
+    AUGMENTATIONS,
     METHODS,
     SETTINGS,
     adversarial_network,
@@ -19,10 +23,31 @@ from keras_robust.experiments.ews import (
     read_blocks,
     subnet_measure,
 )
+from keras_robust.experiments.ews_claims import compare
 from keras_robust.experiments.ews_paper import NOTES, TABLE_2, TABLE_3, flip_rates
 
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts/ews"
+STUDIES = ("table_5", "figure_1", "figure_5", "figure_6", "figure_7")
 SMALL = dataclasses.replace(SETTINGS["small"], images=20, train_images=100, subnets=3, block_subnets=2, epochs=2)
 PLANES = {"model.arguments.planes": [4, 4, 4]}
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"ews_{name}", SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def all_rows(setting, output):
+    table_1, table_4 = script("table_1"), script("table_4")
+    made = [table_1.rows(setting, output, dataset, AUGMENTATIONS) for dataset in ("cifar10", "cifar100")]
+    extra = {"file": "extra.npz", "sha256": "0" * 64}
+    made += [
+        table_4.rows(setting, output, network, ["at", "trades", "trades_500k"], extra)
+        for network in table_4.NETWORKS
+    ]
+    return [*made, *(script(name).rows(setting, output) for name in STUDIES)]
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +136,63 @@ def test_both_readings_of_a_row_in_another_order_are_shown():
     # The printed columns average to the printed mCE, but in the row that the note names.
     far = {key for key, (mean, *columns) in TABLE_2.items() if abs(np.mean(columns) - mean) > 0.6}
     assert far == {("deepaugment", "ews")}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("size", SETTINGS)
+def test_every_row_of_every_script_is_a_valid_recipe_and_equal_ones_are_trained_once(size, tmp_path):
+    studies = all_rows(SETTINGS[size], tmp_path)
+    for rows in studies:
+        names = [row.name for row in rows]
+        assert len(set(names)) == len(names) > 2
+    *_, table_5, figure_1, figure_5, figure_6, figure_7 = (
+        {row.recipe.digest() for row in rows} for rows in studies
+    )
+    assert figure_1 < table_5 == figure_7
+    assert len(table_5 & figure_5) == len(table_5 & figure_6) == 2  # vanilla, and lambda 1, rho 0.7, K 10
+    crowd = [row for rows in studies for row in rows if row.recipe.extra_data is not None]
+    assert {row.recipe.weight_perturbation.type for row in crowd} == {"awp"}
+
+
+@pytest.mark.once
+def test_figures_are_drawn_from_the_results_alone(tmp_path):
+    pytest.importorskip("matplotlib")
+    environment = Environment.here().model_dump()
+    for name in ("figure_5", "figure_6", "table_5"):
+        module = script(name)
+        rows = [
+            {
+                "name": row.name,
+                "point": row.point,
+                "values": {each: {"mean": 0.1 * number, "deviation": None} for each in module.COLUMNS},
+                "paper": row.paper,
+                "recipe": row.recipe.model_dump(),
+                "seeds": [0],
+                "environments": [environment],
+            }
+            for number, row in enumerate(module.rows(SMALL, tmp_path))
+        ]
+        results = {"title": name, "rows": rows, "setting": SMALL.question()}
+        results["training_seconds"] = {row["name"]: 2.0 for row in rows}
+        module.draw(results, tmp_path if name == "figure_5" else tmp_path / f"{name}.png")
+    assert sorted(file.name for file in tmp_path.glob("*.png")) == [
+        "figure_5.png",
+        "figure_5_cost.png",
+        "figure_6.png",
+        "table_5.png",
+    ]
+
+
+@pytest.mark.once
+def test_a_claim_is_open_within_the_interval_over_the_images():
+    assert compare(0.3, 0.5, 500) == (pytest.approx(0.0594, abs=1e-4), "agrees")
+    assert compare(0.5, 0.3, 500)[1] == "contradicts"
+    assert compare(0.3, 0.32, 500)[1] == "open"
+
+
+@pytest.mark.once
+def test_report_is_that_of_the_results_in_the_repository():
+    module = script("report")
+    if not (module.FOLDER / "README.md").is_file():
+        pytest.skip("no results are there")
+    assert (module.FOLDER / "README.md").read_text(encoding="utf-8") == module.report(module.FOLDER)

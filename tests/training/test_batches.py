@@ -32,6 +32,22 @@ def test_the_same_seed_and_epoch_give_the_same_batches_in_any_order():
         np.testing.assert_array_equal(other[index][1], first[index][1])
 
 
+def test_batches_prepared_in_advance_are_the_same_in_any_order_of_epochs():
+    plain, ahead = make(), make(ahead=2)
+    for number in (0, 3, 1):
+        for found, expected in zip(epoch(ahead, number), epoch(plain, number), strict=True):
+            np.testing.assert_array_equal(found[0], expected[0])
+            np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_an_error_in_a_batch_prepared_in_advance_reaches_the_training():
+    def broken(x, rng):
+        raise ValueError("broken picture")
+
+    with pytest.raises(ValueError, match="broken picture"):
+        make(ahead=1, augment=broken)[0]
+
+
 def test_another_epoch_or_seed_gives_other_batches():
     reference = epoch(make(), 0)[0]
     assert not np.array_equal(epoch(make(), 1)[0][0], reference[0])

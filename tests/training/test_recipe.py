@@ -117,6 +117,27 @@ def test_a_wrong_part_is_named_with_its_key(tables, named):
         parse_recipe({**CONTENT, **tables})
 
 
+def test_phases_change_length_size_and_rate_and_must_fit_the_training():
+    phases = [
+        {"epochs": 6, "image_size": 128, "learning_rate": [0.0, 0.4, 0.04], "at_epochs": [0, 1, 6]},
+        {"epochs": 14, "batch_size": 32},
+    ]
+    content = {**changed("augmentation", random_resized_crop=224), "phases": phases}
+    recipe = parse_recipe(content)
+    assert recipe.phases[0].at_epochs == [0, 1, 6]
+    assert recipe.digest() != parse_recipe(CONTENT).digest()
+    for tables, named in (
+        ({"phases": phases[:1]}, r"must sum up to `training\.epochs`, 20"),
+        ({"augmentation": {}}, r"`phases\.image_size` needs `augmentation\.random_resized_crop`"),
+        ({"schedule": {"type": "cosine"}}, r"`phases` cannot go with `schedule\.type = 'cosine'`"),
+        ({"phases": [{**phases[0], "at_epochs": [0, 6]}, phases[1]]}, r"`phases\.0`: `at_epochs` must rise"),
+        ({"phases": [{**phases[0], "size": 4}, phases[1]]}, r"unknown key `phases\.0\.size`.*'image_size'"),
+        ({"augmentation": {"random_crop": 4, "random_resized_crop": 32}}, "exclude each other"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            parse_recipe({**content, **tables})
+
+
 def test_the_digest_changes_with_each_part_of_the_training():
     contents = [
         CONTENT,
