@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_robust import datasets, pipeline
+from keras_robust import datasets, models, pipeline
 from keras_robust.attacks import FGSM
 from keras_robust.experiments import kap, kap_claims, kap_measures
 
@@ -50,8 +50,8 @@ def test_every_script_has_valid_recipes_in_both_settings(name, size):
         recipe = row.recipe
         assert recipe.training.epochs >= 5
         assert recipe.dataset.images == kap.SETTINGS[size].train_images
-        if recipe.dataset.name in datasets.list_datasets():
-            assert recipe.model.builder
+        datasets.info(recipe.dataset.name)
+        assert set(recipe.model.arguments) <= set(models.model_options(recipe.model.builder))
 
 
 @pytest.mark.once
