@@ -8,14 +8,15 @@ from typing import Any
 import keras
 
 from keras_robust import datasets
-from keras_robust.augmentations import CropFlip, RandomResizedCrop
+from keras_robust.augmentations import AugMix, AutoAugment, Chain, CropFlip, RandomResizedCrop
 from keras_robust.datasets import Pictures, Split
 from keras_robust.training import parts
 from keras_robust.training.batches import AnyBatches, Batches, MixedBatches, ReplayedBatches
+from keras_robust.training.objectives import VIEWS
 from keras_robust.training.recipe import Recipe
 from keras_robust.training.tables import ExtraDataTable, FreeAdversarialTable
 
-_AHEAD = 2  # batches of pictures that are decoded in advance
+_AHEAD = 2  # batches that are decoded, or changed picture by picture, in advance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +82,9 @@ def make_batches(recipe: Recipe, split: Split, data_dir: str | Path | None = Non
     Raises:
         ValueError: If extra images are absent or others than the recipe's, or the crops do not fit the data set.
     """
-    table = recipe.augmentation
-    augment = CropFlip(table.random_crop, table.horizontal_flip)
     options: dict[str, Any] = {
         "maximum": split.maximum,
-        "augment": augment if augment != CropFlip() else None,
+        **_augmentations(recipe, split.maximum),
         **_picture_options(recipe, split),
     }
     size = recipe.training.batch_size
@@ -96,6 +95,21 @@ def make_batches(recipe: Recipe, split: Split, data_dir: str | Path | None = Non
         batches = _mixed_batches(recipe.extra_data, split, size, recipe.seed, options, data_dir)
     replays = [each.replays for each in recipe.perturbations if isinstance(each, FreeAdversarialTable)]
     return ReplayedBatches(batches, replays[0]) if replays else batches
+
+
+def _augmentations(recipe: Recipe, maximum: int) -> dict[str, Any]:
+    """Options of batches that are augmented: crop and flip, then AutoAugment or AugMix, or views by AugMix."""
+    table = recipe.augmentation
+    moved = CropFlip(table.random_crop, table.horizontal_flip)
+    chain: list[Any] = [] if moved == CropFlip() else [moved]
+    views: list[Any] = []
+    if table.auto_augment is not None:
+        chain.append(AutoAugment(table.auto_augment, maximum))
+    if table.augmix is not None:
+        mix = AugMix(**table.augmix.model_dump(), maximum=maximum)
+        (views if recipe.has_views() else chain).append(mix)
+    options = {"augment": Chain(tuple(chain)) if chain else None, "views": (VIEWS - 1) * views}
+    return options if table.auto_augment is table.augmix is None else options | {"ahead": _AHEAD}
 
 
 def _picture_options(recipe: Recipe, split: Split) -> dict[str, Any]:

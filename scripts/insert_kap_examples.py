@@ -126,7 +126,8 @@ def main():
         noisy = [layer.name.removesuffix("_noise") for layer in pooled.layers if layer.name.endswith("_noise")]
         moved = [float(np.abs(after - before).max()) for before, after in itertools.pairwise(logits)]
         print(f"{name}: {model.count_params()} parameters, {len(noisy) - 1} layers pooled: {', '.join(noisy[1:])}")
-        print(f"  pooling moves the logits by {moved[0]:.2g}, folding moves them by {moved[1]:.2g}")
+        largest = np.abs(logits[0]).max()
+        print(f"  logits up to {largest:.2g}: pooling moves them by {moved[0]:.2g}, folding by {moved[1]:.2g}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 from keras_robust.layers import KAP, GaussianNoise
 from tests.models.conftest import numpy_weights  # noqa: F401
 
-FLOAT32_ROUNDING = 2e-5  # of logits of order 1, after some ten layers
+FLOAT32_ROUNDING = 2e-5  # of the largest logit (tiny in a MobileNet of random weights), after some ten layers
 SCRIPT = Path(__file__).parents[1] / "scripts" / "insert_kap_examples.py"
 
 
@@ -31,7 +31,7 @@ NETWORKS = [pytest.param("mobilenet", 35, marks=pytest.mark.once), ("vit", 6), (
 def test_pooling_changes_a_network_and_folding_keeps_its_logits(examples, name, pools):
     (model, pooled, folded), (plain, moved, same) = examples.run(name)
     assert np.abs(moved - plain).max() > 1e-3 * np.abs(plain).max()
-    np.testing.assert_allclose(same, moved, atol=FLOAT32_ROUNDING * max(1, np.abs(moved).max()))
+    np.testing.assert_allclose(same, moved, atol=FLOAT32_ROUNDING * np.abs(moved).max())
     assert sum(isinstance(layer, KAP) for layer in pooled._flatten_layers()) == pools
     assert sum(isinstance(layer, GaussianNoise) for layer in pooled.layers) == pools + 1
     assert not any(isinstance(layer, KAP) for layer in folded._flatten_layers())

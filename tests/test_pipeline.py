@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from keras_robust import feed, pipeline
+from keras_robust.augmentations import AugMix, AutoAugment, CropFlip
 from keras_robust.training import load_recipe, parse_recipe
 from keras_robust.training.progress import Checkpoint
 
@@ -133,6 +134,57 @@ def test_an_interrupted_adversarial_run_goes_on_to_the_same_best_epoch_and_weigh
     robust = [[epoch["val_robust_accuracy"] for epoch in log["history"]] for log in logs]
     assert robust[0] == robust[1]
     assert robust[0][logs[0]["kept_epoch"] - 1] == max(robust[0])
+
+
+AUGMIX = """
+[augmentation.augmix]
+severity = 5
+[objective]
+type = "jensen_shannon"
+"""
+
+
+def test_an_interrupted_run_with_augmix_and_its_loss_goes_on_to_the_weights_of_an_unbroken_one(
+    folder, tmp_path, monkeypatch
+):
+    (folder / "recipe.toml").write_text(RECIPE.replace("validation_fraction = 0.1", "") + AUGMIX)
+    unbroken = pipeline.train(folder, output_dir=tmp_path / "unbroken")
+    train_and_interrupt(folder, 2, monkeypatch)
+    assert_same_weights(pipeline.train(folder), unbroken)
+    log = json.loads((folder / "training_log.json").read_text())
+    losses = [epoch["loss"] for epoch in log["history"]]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.once
+def test_augmentations_of_a_recipe_come_after_crop_and_flip():
+    content = tomllib.loads(RECIPE)
+    split = pipeline.load_data(parse_recipe(content)).train
+
+    def batches(augmentation, **tables):
+        return feed.make_batches(parse_recipe({**content, **tables, "augmentation": augmentation}), split)
+
+    auto = batches({"random_crop": 1, "auto_augment": "imagenet"})
+    assert auto.augment.parts == (CropFlip(1), AutoAugment("imagenet", 16))
+    mixed = batches({"augmix": {"severity": 1}})
+    assert mixed.augment.parts == (AugMix(severity=1, maximum=16),)
+    assert mixed.views == ()
+    three = batches({"random_crop": 1, "augmix": {}}, objective={"type": "jensen_shannon"})
+    assert three.augment.parts == (CropFlip(1),)
+    assert three.views == 2 * (AugMix(maximum=16),)
+    for each in (auto, mixed, three):
+        x, y = each[0]
+        assert len(x) == len(y)
+        assert 0 <= x.min() < x.max() <= 1
+
+
+@pytest.mark.once
+def test_a_recipe_can_name_the_dropout_baseline():
+    content = tomllib.loads(RECIPE)
+    content["model"] = {"builder": "resnet8", "arguments": {"dropout": 0.1}}
+    model = pipeline.build_model(parse_recipe(content))
+    assert model.get_layer("stage1_block1_dropout").rate == 0.1
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ def _basic_block(
     return activate(x, name=name, number=2)
 
 
-def _bottleneck(
+def bottleneck(
     x: keras.KerasTensor,
     width: int,
     strides: int,
@@ -64,12 +64,19 @@ def _bottleneck(
     dropout: Callable[..., Any],
     activate: Callable[..., Any],
     name: str,
+    *,
+    widening: int = 1,
+    groups: int = 1,
 ) -> keras.KerasTensor:
-    """Adds a 1 x 1, a strided 3 x 3 and a 1 x 1 convolution of four times the channels, and a shortcut."""
-    residual = unit(x, width, 1, name=f"{name}_conv1")
+    """Adds a 1 x 1, a strided 3 x 3 and a 1 x 1 convolution of four times the width, and a shortcut.
+
+    The first two have `widening` times the width; the second has `groups`.
+    """
+    inner = widening * width
+    residual = unit(x, inner, 1, name=f"{name}_conv1")
     residual = activate(residual, name=name, number=1)
     residual = SubnetGate(name, 0, layer=f"{name}_conv1", name=f"{name}_gate1")(residual)
-    residual = unit(residual, width, 3, strides=strides, padding=1, name=f"{name}_conv2")
+    residual = unit(residual, inner, 3, strides=strides, padding=1, groups=groups, name=f"{name}_conv2")
     residual = activate(residual, name=name, number=2)
     residual = SubnetGate(name, 0, layer=f"{name}_conv2", name=f"{name}_gate2")(residual)
     residual = unit(residual, 4 * width, 1, name=f"{name}_conv3")
@@ -77,7 +84,7 @@ def _bottleneck(
     return activate(x, name=name, number=3)
 
 
-def _resnet(
+def residual_network(
     name: str,
     num_classes: int,
     input_shape: tuple[int, int, int],
@@ -114,7 +121,7 @@ def _resnet(
     pooled = blocks.pooled_layers(kap_layers, each * sum(depths) + len(depths) + first)
     positions = itertools.count(1)
 
-    def unit(x, filters, kernel_size, *, name, strides=1, padding=0):
+    def unit(x, filters, kernel_size, *, name, strides=1, padding=0, groups=1):
         x = blocks.pooled_conv(
             x,
             filters,
@@ -123,6 +130,7 @@ def _resnet(
             pool_size=pool_size,
             strides=strides,
             padding=padding,
+            groups=groups,
             use_bias=False,
             seeds=seeds,
             name=name,
@@ -201,7 +209,7 @@ def resnet18(
     """
     if len(depths) != 4:
         raise ValueError(f"`depths` must hold the blocks of four stages. Received: depths={depths!r}.")
-    return _resnet(
+    return residual_network(
         "resnet18",
         num_classes,
         input_shape,
@@ -265,11 +273,11 @@ def resnet50(
     Reference:
         He et al., 2016, https://arxiv.org/abs/1512.03385; Guo et al., 2022, https://arxiv.org/abs/2201.12765
     """
-    return _resnet(
+    return residual_network(
         "resnet50",
         num_classes,
         input_shape,
-        _bottleneck,
+        bottleneck,
         (3, 4, 6, 3),
         planes,
         stem=stem,
@@ -302,7 +310,7 @@ def _cifar_family(depth: int) -> None:
         activation: str = "relu",
         seed: int | None = None,
     ) -> keras.Model:
-        return _resnet(
+        return residual_network(
             name,
             num_classes,
             input_shape,

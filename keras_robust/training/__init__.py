@@ -7,6 +7,7 @@ from keras_robust.training.batches import ReplayedBatches as ReplayedBatches
 from keras_robust.training.early_stopping import RobustEarlyStopping as RobustEarlyStopping
 from keras_robust.training.free import FreeAdversarial as FreeAdversarial
 from keras_robust.training.objectives import CrossEntropy as CrossEntropy
+from keras_robust.training.objectives import JensenShannon as JensenShannon
 from keras_robust.training.objectives import Objective as Objective
 from keras_robust.training.objectives import Trades as Trades
 from keras_robust.training.optimizers import SGD as SGD

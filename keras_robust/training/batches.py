@@ -1,13 +1,15 @@
 """Training batches that depend on (seed, epoch, batch) alone: alike on every backend, and in a resumed run."""
 
 import concurrent.futures
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
 from keras_robust.checks import check_positive_integer
+
+Augmentation: TypeAlias = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 class Batches(keras.utils.PyDataset):
@@ -24,6 +26,8 @@ class Batches(keras.utils.PyDataset):
         maximum: Stored value that stands for 1.0.
         batch_size: Images a batch.
         augment: `(images, rng) -> images`, on pixels as stored; None leaves them.
+        views: Augmentations of what `augment` returns; the images of each follow along the batch axis, with the
+            same labels: a batch holds `batch_size` images, then the first view of them all, then the next.
         crop: Random crop of pictures, drawn while they are decoded; None gives them their evaluation size.
         ahead: Batches to prepare in advance, in a thread; for pictures that take time to decode.
         seed: Seed of order, crop and augmentation.
@@ -39,7 +43,8 @@ class Batches(keras.utils.PyDataset):
         *,
         maximum: float = 1.0,
         batch_size: int = 128,
-        augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+        augment: Augmentation | None = None,
+        views: Sequence[Augmentation] = (),
         crop: Callable[[Any, np.random.Generator], np.ndarray] | None = None,
         ahead: int = 0,
         seed: int = 0,
@@ -56,6 +61,7 @@ class Batches(keras.utils.PyDataset):
         self.maximum = maximum
         self.batch_size = min(batch_size, len(pixels))
         self.augment = augment
+        self.views = tuple(views)
         self.crop = crop
         self.ahead = ahead
         self.seed = seed
@@ -87,7 +93,11 @@ class Batches(keras.utils.PyDataset):
         x = self.pixels[rows] if self.crop is None else self.pixels.cropped(rows, self.crop, rng)
         if self.augment is not None:
             x = self.augment(x, rng)
-        return x.astype("float32") / np.float32(self.maximum), self.labels[rows]
+        y = self.labels[rows]
+        if self.views:
+            x = np.concatenate([x, *(view(x, rng) for view in self.views)])
+            y = np.tile(y, 1 + len(self.views))
+        return x.astype("float32") / np.float32(self.maximum), y
 
     def follow_epochs(self) -> keras.callbacks.Callback:
         """Returns the callback that tells these batches which epoch `fit` is in."""
@@ -118,6 +128,11 @@ class MixedBatches(keras.utils.PyDataset):
                 "`extra` must hold images of the shape of `labelled`. "
                 f"Received: {extra.pixels.shape[1:]} and {labelled.pixels.shape[1:]}. Resize the extra images."
             )
+        if len(labelled.views) != len(extra.views):
+            raise ValueError(
+                "`extra` must have as many views as `labelled`. "
+                f"Received: {len(extra.views)} and {len(labelled.views)}. Pass the same `views` to both."
+            )
         self.labelled = labelled
         self.extra = extra
         self.batch_size = labelled.batch_size + extra.batch_size
@@ -127,7 +142,8 @@ class MixedBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         halves = self.labelled[index], self.extra[index % len(self.extra)]
-        x, y = (np.concatenate(parts) for parts in zip(*halves, strict=True))
+        views = 1 + len(self.labelled.views)
+        x, y = (_join(parts, views) for parts in zip(*halves, strict=True))
         return x, y
 
     def follow_epochs(self) -> keras.callbacks.Callback:
@@ -137,6 +153,12 @@ class MixedBatches(keras.utils.PyDataset):
             self.labelled.epoch = self.extra.epoch = epoch
 
         return keras.callbacks.LambdaCallback(on_epoch_begin=follow)
+
+
+def _join(parts: Sequence[np.ndarray], views: int) -> np.ndarray:
+    """Joins arrays view by view: all first ones, then all second ones."""
+    by_view = [part.reshape(views, -1, *part.shape[1:]) for part in parts]
+    return np.concatenate(by_view, axis=1).reshape(-1, *parts[0].shape[1:])
 
 
 class ReplayedBatches(keras.utils.PyDataset):

@@ -107,6 +107,19 @@ class Recipe(Table):
             )
         return self
 
+    @model_validator(mode="after")
+    def _views_are_made(self):
+        if self.has_views() and self.augmentation.augmix is None:
+            raise ValueError(
+                "the objective 'jensen_shannon' compares views that AugMix makes: add the table "
+                "[augmentation.augmix]"
+            )
+        return self
+
+    def has_views(self) -> bool:
+        """Tells whether a batch holds several views of each image."""
+        return self.objective is not None and self.objective.type == "jensen_shannon"
+
     def digest(self) -> str:
         """Returns the SHA-256 of all that decides the weights: name, evaluation and metadata are left out."""
         content = self.model_dump(mode="json", exclude=_NOT_TRAINING, exclude_defaults=True)

@@ -109,8 +109,23 @@ class PhaseTable(Table):
         return self
 
 
+class AugMixTable(Table):
+    """AugMix; with the objective 'jensen_shannon' two views of each image, else the mixed images alone."""
+
+    width: int = Field(default=3, ge=1)
+    depth: int = Field(default=-1, ge=-1)
+    alpha: float = Field(default=1.0, gt=0.0)
+    severity: float = Field(default=3.0, ge=0.1, le=10.0)
+
+    @model_validator(mode="after")
+    def _some_depth(self):
+        if self.depth == 0:
+            raise ValueError("`depth` must be a number of operations, or -1 for 1, 2 or 3 at random")
+        return self
+
+
 class AugmentationTable(Table):
-    """Random crop after zero padding by `random_crop` pixels, and random horizontal flip.
+    """Random crop after zero padding by `random_crop` pixels, horizontal flip; then AutoAugment or AugMix.
 
     `random_resized_crop` is the size in pixels of the crops of pictures that are decoded from files (ImageNet).
     """
@@ -118,6 +133,14 @@ class AugmentationTable(Table):
     random_crop: int = Field(default=0, ge=0)
     random_resized_crop: int = Field(default=0, ge=0)
     horizontal_flip: bool = False
+    auto_augment: Literal["cifar10", "imagenet"] | None = None
+    augmix: AugMixTable | None = None
+
+    @model_validator(mode="after")
+    def _one_policy(self):
+        if self.auto_augment is not None and self.augmix is not None:
+            raise ValueError("`auto_augment` and `augmix` exclude each other; remove one")
+        return self
 
     @model_validator(mode="after")
     def _one_crop(self):
@@ -180,7 +203,14 @@ class TradesTable(Table):
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
 
 
-ObjectiveTable = Annotated[CrossEntropyTable | TradesTable, Field(discriminator="type")]
+class JensenShannonTable(Table):
+    """Cross-entropy of the clean images and divergence between three views, which `augmentation.augmix` makes."""
+
+    type: Literal["jensen_shannon"]
+    weight: float = Field(default=12.0, gt=0.0)
+
+
+ObjectiveTable = Annotated[CrossEntropyTable | TradesTable | JensenShannonTable, Field(discriminator="type")]
 
 
 class AWPTable(Table):

@@ -95,6 +95,22 @@ def test_mixed_batches_use_up_all_extra_images_before_they_repeat_one():
     np.testing.assert_array_equal(found[2], found[0])
 
 
+def test_mixed_batches_keep_views_together_and_must_have_as_many():
+    def negative(x, rng):
+        return 255 - x
+
+    labelled, extra = (
+        Batches(PIXELS, LABELS + first, maximum=255, batch_size=size, views=(negative,))
+        for first, size in ((0, 3), (100, 1))
+    )
+    x, y = MixedBatches(labelled, extra)[0]
+    assert (y >= 100).tolist() == 2 * [False, False, False, True]
+    np.testing.assert_array_equal(y[:4], y[4:])
+    np.testing.assert_allclose(x[:4] + x[4:], 1.0, rtol=1e-6)
+    with pytest.raises(ValueError, match="as many views"):
+        MixedBatches(labelled, Batches(PIXELS, LABELS))
+
+
 def test_mixed_batches_follow_the_epochs_and_refuse_images_of_another_shape():
     extra = Batches(PIXELS[:4], LABELS[:4], batch_size=2)
     mixed = MixedBatches(make(batch_size=2), extra)
