@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,20 @@ import keras
 import numpy as np
 
 from keras_robust import datasets, models
-from keras_robust.augmentations import CropFlip
 from keras_robust.datasets import Dataset, Split
 from keras_robust.evaluation.metrics import Environment
+from keras_robust.feed import make_stages, steps_left, validation_batches
 from keras_robust.files import write_atomically
 from keras_robust.layers import GaussianNoise
+from keras_robust.models.rebuild import at_any_size
 from keras_robust.training import parts
-from keras_robust.training.batches import AnyBatches, Batches, MixedBatches, ReplayedBatches
 from keras_robust.training.checkpoint import load_state, read_facts, read_kept
 from keras_robust.training.early_stopping import RobustEarlyStopping
 from keras_robust.training.optimizers import SGD, Adam
 from keras_robust.training.progress import Checkpoint, ProgressBar
 from keras_robust.training.recipe import Recipe, load_recipe, parse_recipe
-from keras_robust.training.schedules import PiecewiseConstant, Triangle
-from keras_robust.training.tables import ExtraDataTable, FreeAdversarialTable, GaussianNoiseTable
+from keras_robust.training.schedules import Interpolated, PiecewiseConstant, Triangle
+from keras_robust.training.tables import GaussianNoiseTable
 from keras_robust.training.trainer import RobustTrainer
 
 WEIGHTS, LOG, STATE = "model.weights.h5", "training_log.json", "training_state.partial"
@@ -69,18 +70,21 @@ def train(
     perturbations = parts.make_perturbations(recipe, model.input_shape[1:])
     objective = parts.make_objective(recipe)
     data = load_data(recipe, data_dir)
-    batches = make_batches(recipe, data.train, data_dir)
+    stages = make_stages(recipe, data.train, data_dir)
+    steps = [len(stage.batches) for stage in stages]
+    # Phases change the size of the images; the weights fit every size.
+    trained = at_any_size(model) if recipe.phases else model
     early_stopping = _early_stopping(recipe, data.validation)
     trainer = RobustTrainer(
-        model,
+        trained,
         perturbations=perturbations,
         objective=objective,
-        terms=parts.make_terms(recipe, model),
-        weight_perturbation=parts.make_weight_perturbation(recipe, len(batches)),
+        terms=parts.make_terms(recipe, trained),
+        weight_perturbation=parts.make_weight_perturbation(recipe, steps[0]),
         seed=recipe.seed,
     )
     trainer.compile(
-        optimizer=make_optimizer(recipe, len(batches)),
+        optimizer=make_optimizer(recipe, steps),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -91,24 +95,31 @@ def train(
             early_stopping.restore(read_kept(output / STATE))
     first_epoch, history = (earlier["epoch"], earlier["history"]) if earlier else (0, [])
     checkpoint = Checkpoint(output / STATE, run, history, early_stopping.state if early_stopping else dict)
-    progress = ProgressBar(recipe.training.epochs, len(batches), first_epoch)
+    progress = ProgressBar(recipe.training.epochs, steps_left(stages, first_epoch), first_epoch)
     try:
-        trainer.fit(
-            batches,
-            epochs=recipe.training.epochs,
-            initial_epoch=first_epoch,
-            shuffle=False,
-            validation_data=_validation(data.validation),
-            callbacks=[
-                batches.follow_epochs(),
-                *([] if early_stopping is None else [early_stopping]),  # before the checkpoint, which saves it
-                checkpoint,
-                progress,
-            ],
-            verbose=0,
-        )
+        for stage in stages:
+            if first_epoch >= stage.last:
+                continue
+            # Compiled anew: TensorFlow would trace images of another size with a size that is not known.
+            trainer.train_function = None
+            trainer.fit(
+                stage.batches,
+                epochs=stage.last,
+                initial_epoch=max(stage.first, first_epoch),
+                shuffle=False,
+                validation_data=validation_batches(data.validation),
+                callbacks=[
+                    stage.batches.follow_epochs(),
+                    *([] if early_stopping is None else [early_stopping]),  # before the checkpoint, which saves it
+                    checkpoint,
+                    progress,
+                ],
+                verbose=0,
+            )
     finally:
         progress.close()
+    if trained is not model:
+        model.set_weights(trained.get_weights())
     log = {
         "recipe": recipe.name,
         "recipe_digest": recipe.digest(),
@@ -182,73 +193,23 @@ def load_data(recipe: Recipe, data_dir: str | Path | None = None) -> Dataset:
     return dataclasses.replace(data, train=data.train.subset(np.arange(count)))
 
 
-def make_batches(recipe: Recipe, split: Split, data_dir: str | Path | None = None) -> AnyBatches:
-    """Returns the shuffled, augmented batches of a recipe.
-
-    Args:
-        recipe: The recipe.
-        split: Images to train on.
-        data_dir: Folder of TensorFlow Datasets, which holds the extra images as well.
-
-    Returns:
-        Batches for `fit`.
-
-    Raises:
-        ValueError: If extra images are absent or others than the recipe's.
-    """
-    table = recipe.augmentation
-    augment = CropFlip(table.random_crop, table.horizontal_flip)
-    options: dict[str, Any] = {
-        "maximum": split.maximum,
-        "augment": augment if augment != CropFlip() else None,
-    }
-    size = recipe.training.batch_size
-    batches: AnyBatches
-    if recipe.extra_data is None:
-        batches = Batches(split.pixels, split.labels, batch_size=size, seed=recipe.seed, **options)
-    else:
-        batches = _mixed_batches(recipe.extra_data, split, size, recipe.seed, options, data_dir)
-    replays = [each.replays for each in recipe.perturbations if isinstance(each, FreeAdversarialTable)]
-    return ReplayedBatches(batches, replays[0]) if replays else batches
-
-
-def _mixed_batches(
-    table: ExtraDataTable,
-    split: Split,
-    size: int,
-    seed: int,
-    options: dict[str, Any],
-    data_dir: str | Path | None,
-) -> MixedBatches:
-    extra_size = round(size * table.fraction)
-    if not 0 < extra_size < size:
-        raise ValueError(
-            "Both labelled and extra images must be in each batch. "
-            f"Received: batch_size={size}, extra_data.fraction={table.fraction}. Take a larger batch."
-        )
-    extra = parts.read_extra_data(table, datasets.data_folder(data_dir))
-    return MixedBatches(
-        Batches(split.pixels, split.labels, batch_size=size - extra_size, seed=seed, **options),
-        # Another seed, so that the two halves are not cropped alike.
-        Batches(*extra, batch_size=extra_size, seed=seed + 2**32, **options),
-    )
-
-
-def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+def make_optimizer(recipe: Recipe, steps_per_epoch: Sequence[int]) -> keras.optimizers.Optimizer:
     """Returns the optimizer of a recipe, its schedule turned from epochs to steps.
 
     Args:
         recipe: The recipe.
-        steps_per_epoch: Batches of an epoch.
+        steps_per_epoch: Batches of an epoch, for each of its phases; one number where it has none.
 
     Returns:
         A Keras optimizer.
     """
     table, schedule = recipe.optimizer, recipe.schedule
-    steps = recipe.training.epochs * steps_per_epoch
+    steps = recipe.training.epochs * steps_per_epoch[0]
     rate: Any = table.learning_rate
-    if schedule.type == "piecewise":
-        rate = PiecewiseConstant(rate, [m * steps_per_epoch for m in schedule.milestones], schedule.factor)
+    if recipe.phases:
+        rate = _rate_of_phases(recipe, steps_per_epoch)
+    elif schedule.type == "piecewise":
+        rate = PiecewiseConstant(rate, [m * steps_per_epoch[0] for m in schedule.milestones], schedule.factor)
     elif schedule.type == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, steps)
     elif schedule.type == "cyclic":
@@ -259,8 +220,18 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
     return SGD(rate, table.momentum, table.nesterov, table.weight_decay, **clip)
 
 
+def _rate_of_phases(recipe: Recipe, steps_per_epoch: Sequence[int]) -> Interpolated:
+    steps, rates, first = [], [], 0
+    for phase, count in zip(recipe.phases, steps_per_epoch, strict=True):
+        values = phase.learning_rate or [recipe.optimizer.learning_rate] * 2
+        rates += values
+        steps += [first + each * count for each in phase.at_epochs or (0, phase.epochs)]
+        first += phase.epochs * count
+    return Interpolated(steps, rates)
+
+
 def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    """Returns a recipe of another length, its milestones at the same share of it.
+    """Returns a recipe of another length, its milestones and phases at the same share of it.
 
     Args:
         recipe: The recipe.
@@ -281,9 +252,22 @@ def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
     if recipe.weight_perturbation is not None and isinstance(epochs, int):
         warmup = round(recipe.weight_perturbation.warmup_epochs * ratio)
         content["weight_perturbation"]["warmup_epochs"] = min(warmup, max(epochs - 1, 0))
+    if recipe.phases and ratio != 1:
+        ends = np.rint(ratio * np.cumsum([phase.epochs for phase in recipe.phases])).astype(int)
+        lengths = np.diff(ends, prepend=0).tolist()
+        content["phases"] = [
+            # Rounding may leave a phase out; epochs within the others keep their share.
+            phase | {"epochs": length, "at_epochs": _scaled(phase["at_epochs"], length)}
+            for phase, length in zip(content["phases"], lengths, strict=True)
+            if length
+        ]
     if recipe.schedule.milestones and not moved:
         content["schedule"]["type"] = "constant"
     return parse_recipe(content, source=f"{recipe.name}, epochs={epochs}")
+
+
+def _scaled(at_epochs: list[float] | None, length: int) -> list[float] | None:
+    return None if at_epochs is None else [each * length / at_epochs[-1] for each in at_epochs]
 
 
 def _refuse_noise_twice(recipe: Recipe, model: keras.Model) -> None:
@@ -298,32 +282,6 @@ def _refuse_noise_twice(recipe: Recipe, model: keras.Model) -> None:
 
 def _early_stopping(recipe: Recipe, split: Split | None) -> RobustEarlyStopping | None:
     return None if split is None else parts.make_early_stopping(recipe, split.images(), split.labels)
-
-
-def _validation(split: Split | None) -> Batches | None:
-    if split is None:
-        return None
-    # A size that divides the images, so that one shape is compiled.
-    size = max(each for each in range(1, min(500, len(split)) + 1) if len(split) % each == 0)
-    if size < 50:
-        size = min(500, len(split))
-    return _InOrder(split, size)
-
-
-class _InOrder(keras.utils.PyDataset):
-    """A split batch by batch, in its own order."""
-
-    def __init__(self, split: Split, batch_size: int):
-        super().__init__()
-        self.split = split
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return -(-len(self.split) // self.batch_size)
-
-    def __getitem__(self, index: int):
-        rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        return self.split.images(rows), self.split.labels[rows]
 
 
 def _refuse_to_overwrite(output: Path, overwrite: bool) -> None:

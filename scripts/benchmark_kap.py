@@ -47,6 +47,7 @@ def measure(options):
     import numpy as np
 
     from keras_robust import backend, models
+    from keras_robust.evaluation.metrics import code_commit
     from keras_robust.layers import Conv2D
     from keras_robust.models.rebuild import Edit, rebuild
     from keras_robust.prediction import Predictor
@@ -88,6 +89,7 @@ def measure(options):
     return {
         "model": options.model,
         "batch_size": options.batch_size,
+        "code_commit": code_commit(),
         "backend": f"{keras.backend.backend()} {backend.VERSION}",
         "keras": keras.__version__,
         "device": backend.device_name(),
@@ -98,12 +100,15 @@ def measure(options):
 
 
 def take_turns(variants, turns):
-    """Seconds of each variant, turn by turn; the first call, which compiles, is not counted."""
+    """Seconds of each variant, turn by turn, each in another order; the first call, which compiles, is not counted."""
     for run in variants.values():
         run()
     seconds = {name: [] for name in variants}
+    order = list(variants)
     for _ in range(turns):
-        for name, run in variants.items():
+        order = [*order[1:], order[0]]  # what ran just before leaves its traces in the caches
+        for name in order:
+            run = variants[name]
             begun = time.perf_counter()
             run()
             seconds[name].append(round(time.perf_counter() - begun, 5))

@@ -34,7 +34,7 @@ ARROWS = {
     "analysis": TOOLS | {"models", "attacks", "layers"},
     "zoo": {"checks", "files", "models", "evaluation.metrics", "training.recipe"},
 }
-EVERYTHING_BUT_CLI = {"pipeline", "subject", "experiments"}
+EVERYTHING_BUT_CLI = {"pipeline", "feed", "subject", "experiments"}
 FRAMEWORKS = {"jax", "tensorflow", "torch"}
 # TensorFlow Datasets reads its files with TensorFlow, whatever backend runs.
 OWN_LIBRARY = {"attacks": {"cleverhans"}, "datasets": {"tensorflow_datasets", "tensorflow"}}

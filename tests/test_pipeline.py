@@ -14,7 +14,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_robust import pipeline
+from keras_robust import feed, pipeline
+from keras_robust.augmentations import AugMix, AutoAugment, CropFlip
 from keras_robust.training import load_recipe, parse_recipe
 from keras_robust.training.progress import Checkpoint
 
@@ -135,6 +136,57 @@ def test_an_interrupted_adversarial_run_goes_on_to_the_same_best_epoch_and_weigh
     assert robust[0][logs[0]["kept_epoch"] - 1] == max(robust[0])
 
 
+AUGMIX = """
+[augmentation.augmix]
+severity = 5
+[objective]
+type = "jensen_shannon"
+"""
+
+
+def test_an_interrupted_run_with_augmix_and_its_loss_goes_on_to_the_weights_of_an_unbroken_one(
+    folder, tmp_path, monkeypatch
+):
+    (folder / "recipe.toml").write_text(RECIPE.replace("validation_fraction = 0.1", "") + AUGMIX)
+    unbroken = pipeline.train(folder, output_dir=tmp_path / "unbroken")
+    train_and_interrupt(folder, 2, monkeypatch)
+    assert_same_weights(pipeline.train(folder), unbroken)
+    log = json.loads((folder / "training_log.json").read_text())
+    losses = [epoch["loss"] for epoch in log["history"]]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.once
+def test_augmentations_of_a_recipe_come_after_crop_and_flip():
+    content = tomllib.loads(RECIPE)
+    split = pipeline.load_data(parse_recipe(content)).train
+
+    def batches(augmentation, **tables):
+        return feed.make_batches(parse_recipe({**content, **tables, "augmentation": augmentation}), split)
+
+    auto = batches({"random_crop": 1, "auto_augment": "imagenet"})
+    assert auto.augment.parts == (CropFlip(1), AutoAugment("imagenet", 16))
+    mixed = batches({"augmix": {"severity": 1}})
+    assert mixed.augment.parts == (AugMix(severity=1, maximum=16),)
+    assert mixed.views == ()
+    three = batches({"random_crop": 1, "augmix": {}}, objective={"type": "jensen_shannon"})
+    assert three.augment.parts == (CropFlip(1),)
+    assert three.views == 2 * (AugMix(maximum=16),)
+    for each in (auto, mixed, three):
+        x, y = each[0]
+        assert len(x) == len(y)
+        assert 0 <= x.min() < x.max() <= 1
+
+
+@pytest.mark.once
+def test_a_recipe_can_name_the_dropout_baseline():
+    content = tomllib.loads(RECIPE)
+    content["model"] = {"builder": "resnet8", "arguments": {"dropout": 0.1}}
+    model = pipeline.build_model(parse_recipe(content))
+    assert model.get_layer("stage1_block1_dropout").rate == 0.1
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_to_the_weights_of_an_unbroken_one(folder, tmp_path):
     unbroken = pipeline.train(folder, output_dir=tmp_path / "unbroken", epochs=40)
@@ -240,7 +292,7 @@ def test_extra_images_fill_their_share_of_each_batch(tmp_path):
     content["extra_data"] = {"file": "extra.npz", "sha256": digest, "fraction": 0.25}
     recipe = parse_recipe(content)
     split = pipeline.load_data(recipe).train
-    batches = pipeline.make_batches(recipe, split, tmp_path)
+    batches = feed.make_batches(recipe, split, tmp_path)
     x, y = batches[0]
     # 40 extra images are fewer than a quarter of 256; they then make up all that there is in each batch.
     assert len(batches) == len(split) // 232
@@ -266,7 +318,7 @@ def test_every_schedule_starts_and_ends_where_it_should(kind):
     content = load_recipe(ZOO / "cnn_cifar10.standard").model_dump()
     content["schedule"] = {"type": kind}
     recipe = parse_recipe(content)
-    rate = pipeline.make_optimizer(recipe, 10)._learning_rate
+    rate = pipeline.make_optimizer(recipe, [10])._learning_rate
     steps = 10 * recipe.training.epochs
     at = [float(keras.ops.convert_to_numpy(rate(s) if callable(rate) else rate)) for s in (0, steps // 2, steps)]
     expected = {"constant": [0.1, 0.1, 0.1], "cosine": [0.1, 0.05, 0.0], "cyclic": [0.0, 0.1, 0.0]}

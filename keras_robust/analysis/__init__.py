@@ -8,6 +8,8 @@ from keras_robust.analysis.activation_shift import noisy_copies as noisy_copies
 from keras_robust.analysis.grad_cam import grad_cam as grad_cam
 from keras_robust.analysis.grad_cam import grad_cam_figure as grad_cam_figure
 from keras_robust.analysis.grad_cam import share_on as share_on
+from keras_robust.analysis.kernel_maps import kernel_maps as kernel_maps
+from keras_robust.analysis.kernel_maps import kernel_maps_figure as kernel_maps_figure
 from keras_robust.analysis.subnets import BlockVulnerability as BlockVulnerability
 from keras_robust.analysis.subnets import block_vulnerability as block_vulnerability
 from keras_robust.analysis.subnets import block_vulnerability_figure as block_vulnerability_figure

@@ -5,19 +5,23 @@ import hashlib
 
 import numpy as np
 
+from keras_robust.datasets.pictures import Pictures
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
     """Images and labels in a fixed order.
 
     Args:
-        pixels: Stored images, shape `(images, height, width, channels)`, uint8.
+        pixels: Stored images, shape `(images, height, width, channels)`, uint8, or `Pictures`, which are decoded
+            when they are asked for.
         labels: Integer labels, shape `(images,)`, int32.
         maximum: Stored value that stands for 1.0: 255, or 16 for digits.
-        order: What fixes the order: 'official', 'tensorflow_datasets', 'scikit-learn' or 'file_name'.
+        order: What fixes the order: 'official', 'tensorflow_datasets', 'scikit-learn', 'file_name', or
+            'shuffled_file_name', the same shuffling each time.
     """
 
-    pixels: np.ndarray
+    pixels: np.ndarray | Pictures
     labels: np.ndarray
     maximum: int
     order: str
@@ -48,7 +52,8 @@ class Split:
 
     def subset(self, rows: np.ndarray) -> "Split":
         """Returns the split of those rows, in the order given."""
-        return dataclasses.replace(self, pixels=self.pixels[rows], labels=self.labels[rows])
+        pixels = self.pixels.select(rows) if isinstance(self.pixels, Pictures) else self.pixels[rows]
+        return dataclasses.replace(self, pixels=pixels, labels=self.labels[rows])
 
     def fingerprint(self, count: int | None = None, first: int = 0) -> dict[str, str | int]:
         """Returns what two runs must share to have seen the same images: order, first, count and SHA-256.
@@ -58,14 +63,19 @@ class Split:
             first: Index of the first one.
 
         Returns:
-            Dictionary of 'order', 'first', 'count' and 'sha256'; the hash is over the stored pixels as bytes,
-            then the labels as little-endian 32-bit integers.
+            Dictionary of 'order', 'first', 'count' and 'sha256'; the hash is over the stored pixels as bytes (of
+            `Pictures`: over the encoded pictures), then the labels as little-endian 32-bit integers.
 
         Raises:
             ValueError: If the split does not hold so many images.
         """
         rows = self._rows(count, first)
-        digest = hashlib.sha256(np.ascontiguousarray(self.pixels[rows]).tobytes())
+        digest = hashlib.sha256()
+        if isinstance(self.pixels, Pictures):
+            for stored in self.pixels.select(rows).stored():
+                digest.update(stored)
+        else:
+            digest.update(np.ascontiguousarray(self.pixels[rows]).tobytes())
         digest.update(self.labels[rows].astype("<i4").tobytes())
         return {
             "order": self.order,

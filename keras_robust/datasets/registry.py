@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_robust.checks import check_choice, check_positive_integer
-from keras_robust.datasets import iwildcam2019, tensorflow_datasets
+from keras_robust.datasets import imagenet, iwildcam2019, tensorflow_datasets
 from keras_robust.datasets.dataset import Dataset, Split, hold_out
 
 
@@ -50,6 +50,8 @@ _DATASETS = {
     "cifar10": Info(10, (32, 32, 3), _from_tfds("cifar10")),
     "cifar100": Info(100, (32, 32, 3), _from_tfds("cifar100")),
     "iwildcam2019": Info(10, (23, 32, 1), iwildcam2019.read, by_class=True),
+    "tiny_imagenet": Info(200, (128, 128, 3), imagenet.read_tiny_imagenet),
+    "imagenet": Info(1000, (224, 224, 3), imagenet.read_imagenet),
 }
 
 
@@ -87,6 +89,8 @@ def load(
     `digits` ships with scikit-learn (8x8 images; the last 360 are the test set). The others are read with
     TensorFlow Datasets. CIFAR comes in its official order, which RobustBench counts in; MNIST in that library's.
     `iwildcam2019` is read from a download by hand; the paper holds out 2 / 9 of its training images.
+    `tiny_imagenet` and `imagenet` are read from their unpacked archives, or `imagenet2012` of TensorFlow Datasets;
+    they stay on disk, and pictures are decoded when they are asked for (see `Pictures`).
 
     Args:
         name: One of `list_datasets()`.

@@ -12,11 +12,12 @@ from keras_robust.evaluation.noise import Gaussian, Uniform
 
 def attack_classes() -> dict[str, type]:
     """Returns every attack of `keras_robust.attacks` by its name in small letters."""
+    kinds = (attacks_package.Attack, attacks_package.AutoAttack)
     public = {name: getattr(attacks_package, name) for name in dir(attacks_package) if not name.startswith("_")}
     return {
         name.lower(): value
         for name, value in public.items()
-        if isinstance(value, type) and dataclasses.is_dataclass(value) and hasattr(value, "epsilon")
+        if isinstance(value, type) and dataclasses.is_dataclass(value) and issubclass(value, kinds)
     }
 
 

@@ -2,27 +2,19 @@
 
 import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
-from keras_robust.analysis import first_kernels, topography
-from keras_robust.attacks import PGD, AutoAttack
-from keras_robust.evaluation.noise import Gaussian
-from keras_robust.experiments.figure import Line
-from keras_robust.experiments.measures import attacked_and_noisy
-from keras_robust.experiments.study import Measure, Row, change
-from keras_robust.files import write_atomically
+from keras_robust import pipeline
+from keras_robust.experiments.study import Row, change
 from keras_robust.training.recipe import Recipe, load_recipe
 from keras_robust.zoo.entry import RECIPE
-from keras_robust.zoo.registry import find
+from keras_robust.zoo.registry import find, load_weights
 
 METHODS = ("noise", "input_noise", "at", "trades", "fast_at")
-CLEAN_OF_ATTACKED = "clean, AutoAttack's images"
-"""Clean accuracy on the images that AutoAttack sees, where the curves of it begin."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +27,10 @@ class Setting:
         images: First test images that AutoAttack sees; ten times as many are measured clean, noisy and under PGD.
         epochs: Epochs of each training; the learning rate falls where the paper's does, at three quarters.
         train_images: First training images that are used; None for all.
-        epsilons: L2 radii of sweeps, in pixel units.
-        epsilon: L2 radius of tables and of adversarial training.
+        epsilons: L2 radii of sweeps, in pixel units, under PGD.
+        autoattack_epsilons: Those of them under AutoAttack.
+        epsilon: L2 radius of adversarial training and of tables, in pixel units.
+        more_epsilons: Further radii of tables, for nets that nothing of `epsilon` leaves right.
         pgd_steps: Steps of PGD in the evaluation.
         training_steps: Steps of PGD in adversarial training.
         early_stopping: Whether adversarial training keeps its most robust epoch, judged on held-out images.
@@ -50,10 +44,12 @@ class Setting:
     epochs: int
     train_images: int | None
     epsilons: tuple[float, ...]
+    autoattack_epsilons: tuple[float, ...]
     pgd_steps: int
     training_steps: int
     early_stopping: bool
     epsilon: float = 1.0
+    more_epsilons: tuple[float, ...] = ()
     dataset: str = "cifar10"
     seed: int = 0
 
@@ -70,22 +66,30 @@ class Setting:
             "other_images": 10 * self.images,
             "norm": "L2",
             "epsilons": list(self.epsilons),
+            "autoattack_epsilons": list(self.autoattack_epsilons),
             "pgd_steps": self.pgd_steps,
             "seed": self.seed,
         }
 
+    def ask(self, **question: Any) -> dict[str, Any]:
+        """Returns the question of an experiment that does not sweep: its own numbers, the setting and the seed."""
+        return {"setting": self.name, "autoattack_images": self.images, "seed": self.seed, **question}
 
+
+_PAPER_EPSILONS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 SETTINGS = {
     "small": Setting(
         name="small",
         builder="kap_cnn",
-        images=50,
+        images=40,
         epochs=5,
-        train_images=20_000,
+        train_images=15_000,
         epsilons=(0.1, 0.25, 0.5, 1.0, 2.0),
+        autoattack_epsilons=(0.25, 0.5, 1.0),
         pgd_steps=20,
         training_steps=3,
         early_stopping=False,
+        more_epsilons=(0.25,),
     ),
     "paper": Setting(
         name="paper",
@@ -93,12 +97,39 @@ SETTINGS = {
         images=1000,
         epochs=200,
         train_images=None,
-        epsilons=(0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
+        epsilons=_PAPER_EPSILONS,
+        autoattack_epsilons=_PAPER_EPSILONS,
         pgd_steps=100,
         training_steps=20,
         early_stopping=True,
     ),
 }
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "standard": {"pooling": None},
+    "noise_sigma0.1": {"pooling": None, "sigma": 0.1},
+    "at": {"method": "at"},
+    "trades": {"method": "trades"},
+    "fast_at": {"method": "fast_at"},
+    "kap_sigma0.1": {"pooling": "kap", "sigma": 0.1},
+    "kap_sigma0.2": {"pooling": "kap", "sigma": 0.2},
+}
+"""Arguments of `network` for the networks that several tables have."""
+
+
+PAPER_RECIPES = {
+    "standard": "resnet18_{}.standard",
+    "noise_sigma0.1": "resnet18_{}.noise_sigma0.1",
+    "at": "resnet18_{}.at_es_l2_1.0",
+    "trades": "resnet18_{}.trades_l2_1.0",
+    "fast_at": "resnet18_{}.fast_at_linf4",
+    "kap_sigma0.1": "resnet18_kap_{}.noise_sigma0.1",
+    "kap_sigma0.2": "resnet18_kap_{}.noise_sigma0.2",
+    "wide_fast_at": "resnet18_widex4_{}.fast_at_linf4",
+    "wide_kap_sigma0.1": "resnet18_widex4_kap_{}.noise_sigma0.1",
+}
+"""Folders of the paper's own recipes, for each data set."""
 
 
 def setting_of(options: argparse.Namespace) -> Setting:
@@ -164,6 +195,30 @@ def network(
     return change(base, f"{builder}_{dataset}.{tag}", keys | dict(changes or {}))
 
 
+def table_recipe(setting: Setting, dataset: str, name: str, folder: Path) -> Recipe:
+    """Returns the recipe of a row of Tables 1 and 3.
+
+    Args:
+        setting: Size of the experiment; the small one has the setting's data set where `dataset` is ImageNet.
+        dataset: Data set of the row.
+        name: Network of the row, one of `PAPER_RECIPES`.
+        folder: Folder of the paper's recipes, `scripts/recipes/kap`.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        ValueError: If the paper's recipe is absent.
+    """
+    if not setting.is_paper:
+        small = setting.dataset if "imagenet" in dataset else dataset
+        return network(setting, dataset=small, **NETWORKS[name])
+    recipe = load_recipe(folder / PAPER_RECIPES[name].format(dataset.replace("_", "")))
+    if setting.epochs == SETTINGS["paper"].epochs:
+        return recipe
+    return change(recipe, recipe.name, {"training.epochs": setting.epochs})
+
+
 def _adversarial(setting: Setting, method: str) -> dict[str, Any]:
     ball = {"norm": "L2", "epsilon": setting.epsilon, "steps": setting.training_steps}
     keys: dict[str, Any] = {}
@@ -182,7 +237,11 @@ def _adversarial(setting: Setting, method: str) -> dict[str, Any]:
 
 def row(name: str, recipe: Recipe, output: Path, **fields: Any) -> Row:
     """Returns a row whose training is shared with the other tables and figures of one output folder."""
-    return Row(name, recipe, shared=output / "trained", **fields)
+    return Row(name, recipe, shared=_trainings(output), **fields)
+
+
+def _trainings(output: Path) -> Path:
+    return output / "trained"
 
 
 def sweep_rows(setting: Setting, output: Path) -> list[Row]:
@@ -197,68 +256,8 @@ def sweep_rows(setting: Setting, output: Path) -> list[Row]:
     return [*rows, row("kap_sigma0.2", recipe, output, point={"pooling": "kap", "sigma": 0.2})]
 
 
-def sweep(setting: Setting, *, data_dir: str | None = None) -> Measure:
-    """Returns a measure: clean, noisy, PGD and AutoAttack, with each of its attacks, at every radius."""
-    common: dict[str, Any] = {"seed": setting.seed, "data_dir": data_dir}
-    pgd = [PGD("L2", epsilon, steps=setting.pgd_steps) for epsilon in setting.epsilons]
-    broad = attacked_and_noisy(attacks=pgd, noise=[Gaussian(0.1)], images=10 * setting.images, **common)
-    automatic = [AutoAttack("L2", epsilon) for epsilon in setting.epsilons]
-    deep = attacked_and_noisy(attacks=automatic, images=setting.images, **common)
-
-    def measure(model: keras.Model, recipe: Recipe, folder: Path) -> Mapping[str, float]:
-        found = deep(model, recipe, folder / "autoattack")
-        clean = {CLEAN_OF_ATTACKED: found["clean"]}
-        attacked = {name: value for name, value in found.items() if name.startswith("AutoAttack")}
-        return {**broad(model, recipe, folder), **clean, **attacked}
-
-    return measure
-
-
-def robustness_lines(
-    results: Mapping[str, Any], names: Mapping[str, str], attack: str = "AutoAttack"
-) -> list[Line]:
-    """Returns accuracy against epsilon, from the clean accuracy on the same images on.
-
-    Args:
-        results: What `run_study` returned for the measure `sweep`.
-        names: Label of each line by the name of its row.
-        attack: `"AutoAttack"` or `"PGD"`.
-
-    Returns:
-        Lines with the sample deviation of the trials, or the 95 % interval over the images of a single one.
-    """
-    setting = results["setting"]
-    images = setting["autoattack_images" if attack == "AutoAttack" else "other_images"]
-    first = CLEAN_OF_ATTACKED if attack == "AutoAttack" else "clean"
-    keys = [first, *(f"{attack} L2 {epsilon:.4g}" for epsilon in setting["epsilons"])]
-    by_name = {each["name"]: each["values"] for each in results["rows"]}
-    lines = []
-    for name, label in names.items():
-        found = [by_name[name][key] for key in keys]
-        means = np.array([each["mean"] for each in found])
-        half = [each["deviation"] for each in found]
-        if half[0] is None:
-            half = list(1.96 * np.sqrt(means * (1 - means) / images))
-        lines.append(Line(label, [0.0, *setting["epsilons"]], list(means), half))
-    return lines
-
-
-def sweep_columns(setting: Setting, *attacks: str) -> Sequence[str]:
-    """Returns the numbers of a sweep that a table shows: clean, noisy, and each attack at each radius."""
-    attacks = attacks or ("PGD", "AutoAttack")
-    under = [f"{attack} L2 {epsilon:.4g}" for attack in attacks for epsilon in setting.epsilons]
-    return ["clean", "gaussian noise 0.1", *under]
-
-
-KERNELS = "kernels.npz"
-
-
-def sheet(model: keras.Model, recipe: Recipe, folder: Path) -> Mapping[str, float]:
-    """Measures the topography of the first layer, and keeps its kernels and grid in `folder` for a figure.
-
-    A measure for `run_study`: `neighbours` and `all pairs` are mean correlations, `p` belongs to their difference.
-    """
-    kernels, grid = first_kernels(model)
-    write_atomically(folder / KERNELS, lambda file: np.savez(file, kernels=kernels, grid=np.array(grid)))
-    found = topography(kernels, grid)
-    return {"neighbours": found.neighbours, "all pairs": found.all_pairs, "p": found.p_value}
+def trained_model(row: Row, output: Path) -> keras.Model:
+    """Returns the first trial's model of a row that a study has trained."""
+    model = pipeline.build_model(row.recipe)
+    load_weights(model, _trainings(output) / row.recipe.digest()[:16] / pipeline.WEIGHTS, row.name)
+    return model

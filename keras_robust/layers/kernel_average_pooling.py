@@ -84,28 +84,6 @@ def _grid_matrices(
     return tuple(sides)
 
 
-def _average_rows(x: Tensor, matrix: np.ndarray, below: int, pool_size: int, padding: str) -> Tensor:
-    """Averages windows of rows, each row `below` numbers long, with strides of 1; without a transposition.
-
-    Args:
-        x: Tensor of whole grids, any shape whose size is a multiple of `rows * below`.
-        matrix: What `_axis_matrix` gives for the rows.
-        below: Product of the sizes of the axes after this one.
-        pool_size: Side of the window.
-        padding: `"centered"` or `"valid"`.
-
-    Returns:
-        Averages, shape `(grids, windows * below)`.
-    """
-    rows, windows = matrix.shape
-    x = ops.reshape(x, (-1, rows * below))
-    if padding == "centered":
-        x = ops.pad(x, [(0, 0), ((pool_size - 1) // 2 * below, pool_size // 2 * below)])
-    pieces = [x[:, first * below : (first + windows) * below] for first in range(pool_size)]
-    shares = ops.convert_to_tensor(np.repeat(matrix.max(0), below), dtype=x.dtype)  # 1 / members of each window
-    return sum(pieces[1:], start=pieces[0]) * shares
-
-
 def average_over_grid(
     x: Tensor, grid: Sequence[int], pool_size: int = 3, strides: int = 1, padding: str = "centered"
 ) -> Tensor:
@@ -133,18 +111,13 @@ def average_over_grid(
     numpy_dtype = "float64" if dtype == "float64" else "float32"
     matrices = _grid_matrices(tuple(grid), pool_size, strides, padding, numpy_dtype)
     leading = ops.shape(x)[:-1]
-    if len(matrices) > 1 and strides == 1:
-        for axis, matrix in enumerate(matrices[:-1]):
-            x = _average_rows(x, matrix, math.prod(grid[axis + 1 :]), pool_size, padding)
-        matrices = matrices[-1:]
-    x = ops.reshape(x, (-1, *(len(matrix) for matrix in matrices)))
-    for matrix in matrices:
-        # Each axis takes its turn as the last one, which leaves them in the order that they came in.
-        x = ops.moveaxis(x, 1, -1) if len(matrices) > 1 else x
-        rest = ops.shape(x)[:-1]
-        # The operator and not `ops.matmul`, which computes float64 in float32 on PyTorch.
-        x = ops.reshape(x, (-1, len(matrix))) @ ops.convert_to_tensor(matrix, dtype=dtype)
-        x = ops.reshape(x, (*rest, matrix.shape[1]))
+    below = math.prod(len(matrix) for matrix in matrices)
+    for matrix in matrices[:-1]:
+        below //= len(matrix)
+        # From the left, so that no axis moves. The operator and not `ops.matmul`, which computes float64 in
+        # float32 on PyTorch.
+        x = ops.convert_to_tensor(matrix.T, dtype=dtype) @ ops.reshape(x, (-1, len(matrix), below))
+    x = ops.reshape(x, (-1, len(matrices[-1]))) @ ops.convert_to_tensor(matrices[-1], dtype=dtype)
     return ops.reshape(x, (*leading, math.prod(pooled_grid(grid, pool_size, strides, padding))))
 
 

@@ -2,8 +2,10 @@
 
 from keras_robust.models import cnn as cnn
 from keras_robust.models import densenet as densenet
+from keras_robust.models import mobilenet as mobilenet
 from keras_robust.models import preact_resnet as preact_resnet
 from keras_robust.models import resnet as resnet
+from keras_robust.models import resnext as resnext
 from keras_robust.models import wide_resnet as wide_resnet
 from keras_robust.models import wm_resnet as wm_resnet
 from keras_robust.models.flops import Flops as Flops

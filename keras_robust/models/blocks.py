@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -59,6 +59,7 @@ def conv(
     *,
     strides: int = 1,
     padding: int = 0,
+    groups: int = 1,
     use_bias: bool = True,
     averaging: KAP | None = None,
     seeds: Seeds,
@@ -72,6 +73,7 @@ def conv(
         kernel_size: Side of the kernel.
         strides: Step of the kernel.
         padding: Rows and columns of zeros on each side.
+        groups: Parts that input and output channels are cut into; each output sees one part of the input.
         use_bias: Whether to add a bias.
         averaging: Kernel average pooling of the output, computed on the kernel; None for none.
         seeds: Where the seeds of the initial weights come from.
@@ -91,9 +93,10 @@ def conv(
         strides=strides,
         padding="same" if same else "valid",
         data_format=DATA_FORMAT,
+        groups=groups,
         use_bias=use_bias,
         name=name,
-        **initializers(x.shape[-1] * kernel_size**2, seeds, use_bias),
+        **initializers(x.shape[-1] // groups * kernel_size**2, seeds, use_bias),
     )(x)
 
 
@@ -222,7 +225,8 @@ def pooled_conv(
         ValueError: If `pooling` is unknown or `"kmp"` has strides or padding.
     """
     averaging = None
-    if pooling == "kap":
+    # The kernels of a group do not see the inputs of another, so there activations are averaged.
+    if pooling == "kap" and options.get("groups", 1) == 1:
         averaging = KAP(pool_size, pool_strides, pool_padding, data_format=DATA_FORMAT, name=f"{name}_kap")
     x = conv(x, filters, kernel_size, averaging=averaging, name=name, **options)
     if averaging is not None:
@@ -267,6 +271,30 @@ def kernel_pooling(
             )
         return KMP(pool_size, data_format=DATA_FORMAT, name=f"{name}_kmp")(x)
     return x
+
+
+def pooled_layers(kap_layers: int | Sequence[int] | None, count: int) -> set[int]:
+    """Returns the positions, from 1, of the convolutions that a pooling follows.
+
+    Args:
+        kap_layers: The first so many convolutions, or those at these positions from 1; None for all.
+        count: Convolutions of the network.
+
+    Returns:
+        Positions from 1.
+
+    Raises:
+        ValueError: If the network has not so many.
+    """
+    if kap_layers is None:
+        return set(range(1, count + 1))
+    chosen = set(range(1, kap_layers + 1)) if isinstance(kap_layers, int) else set(kap_layers)
+    if not chosen <= set(range(1, count + 1)):
+        raise ValueError(
+            f"`kap_layers` must be a number of convolutions up to {count}, or their positions from 1. "
+            f"Received: kap_layers={kap_layers!r}."
+        )
+    return chosen
 
 
 def noise(

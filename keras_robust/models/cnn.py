@@ -11,19 +11,6 @@ from keras_robust.models import blocks
 from keras_robust.models.registry import register_model
 
 
-def _pooled_layers(kap_layers: int | Sequence[int] | None, depth: int) -> set[int]:
-    """Positions, from 1, of the convolutions that a pooling follows."""
-    if kap_layers is None:
-        return set(range(1, depth + 1))
-    chosen = set(range(1, kap_layers + 1)) if isinstance(kap_layers, int) else set(kap_layers)
-    if not chosen <= set(range(1, depth + 1)):
-        raise ValueError(
-            f"`kap_layers` must be a number of convolutions up to depth={depth}, or their positions from 1. "
-            f"Received: kap_layers={kap_layers!r}."
-        )
-    return chosen
-
-
 @register_model("kap_cnn")
 def kap_cnn(
     num_classes: int,
@@ -69,7 +56,7 @@ def kap_cnn(
     """
     check_choice("depth", depth, (1, 2, 3))
     check_positive_integer("width_multiplier", width_multiplier)
-    pooled = _pooled_layers(kap_layers, depth)
+    pooled = blocks.pooled_layers(kap_layers, depth)
     seeds = blocks.Seeds(seed)
     noise = functools.partial(blocks.noise, sigma=sigma, keep=with_noise_layers, seeds=seeds)
     inputs = keras.Input(input_shape, name="images")

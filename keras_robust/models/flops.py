@@ -60,7 +60,7 @@ def flops(model: keras.Model) -> Flops:
     """
     counts = dict.fromkeys((field.name for field in dataclasses.fields(Flops)), 0)
     for layer, graph in layers_of(model):
-        if not isinstance(layer, layers.Conv2D | layers.Dense | WeightMap):
+        if not isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense | WeightMap):
             continue
         for inputs, outputs in graph.shapes(layer):
             if None in (*inputs[1:], *outputs[1:]):
@@ -70,6 +70,8 @@ def flops(model: keras.Model) -> Flops:
                 )
             if isinstance(layer, layers.Dense):
                 counts["dense_layers"] += 2 * inputs[-1] * math.prod(outputs[1:])
+            elif isinstance(layer, layers.DepthwiseConv2D):
+                counts["convolutions"] += 2 * math.prod(layer.kernel_size) * math.prod(outputs[1:])
             elif isinstance(layer, layers.Conv2D):
                 channels = inputs[1 if layer.data_format == "channels_first" else -1] // layer.groups
                 counts["convolutions"] += 2 * math.prod(layer.kernel_size) * channels * math.prod(outputs[1:])

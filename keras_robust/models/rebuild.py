@@ -132,6 +132,31 @@ def rebuild(
     return _Rebuilding(edits).run(model, on_input)
 
 
+def at_any_size(model: keras.Model) -> keras.Model:
+    """Returns a copy of a model, its weights included, that takes images of any height and width.
+
+    Args:
+        model: Functional model of one input, channels last, without a layer that needs the size of the image.
+
+    Returns:
+        Functional model of the same layers and order of weights.
+
+    Raises:
+        ValueError: If its graph is not known, or a layer needs the size of the image.
+    """
+    model = as_functional(model)
+    inputs = keras.Input((None, None, model.input_shape[-1]), name=model.inputs[0].name)
+    try:
+        copy = keras.models.clone_model(model, input_tensors=inputs)
+        copy.set_weights(model.get_weights())
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"Images of several sizes need a model that takes any size. Received: '{model.name}', which does not "
+            f"({error}). Take one that averages over all pixels, such as 'resnet18'."
+        ) from error
+    return copy
+
+
 class _Rebuilding:
     """One rebuilding: the copies made so far, so that shared layers stay shared."""
 

@@ -1,6 +1,7 @@
 """ResNet-18 and ResNet-50 of four stages, and the CIFAR family of three: residual blocks with subnet gates."""
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ def _basic_block(
     return activate(x, name=name, number=2)
 
 
-def _bottleneck(
+def bottleneck(
     x: keras.KerasTensor,
     width: int,
     strides: int,
@@ -63,12 +64,19 @@ def _bottleneck(
     dropout: Callable[..., Any],
     activate: Callable[..., Any],
     name: str,
+    *,
+    widening: int = 1,
+    groups: int = 1,
 ) -> keras.KerasTensor:
-    """Adds a 1 x 1, a strided 3 x 3 and a 1 x 1 convolution of four times the channels, and a shortcut."""
-    residual = unit(x, width, 1, name=f"{name}_conv1")
+    """Adds a 1 x 1, a strided 3 x 3 and a 1 x 1 convolution of four times the width, and a shortcut.
+
+    The first two have `widening` times the width; the second has `groups`.
+    """
+    inner = widening * width
+    residual = unit(x, inner, 1, name=f"{name}_conv1")
     residual = activate(residual, name=name, number=1)
     residual = SubnetGate(name, 0, layer=f"{name}_conv1", name=f"{name}_gate1")(residual)
-    residual = unit(residual, width, 3, strides=strides, padding=1, name=f"{name}_conv2")
+    residual = unit(residual, inner, 3, strides=strides, padding=1, groups=groups, name=f"{name}_conv2")
     residual = activate(residual, name=name, number=2)
     residual = SubnetGate(name, 0, layer=f"{name}_conv2", name=f"{name}_gate2")(residual)
     residual = unit(residual, 4 * width, 1, name=f"{name}_conv3")
@@ -76,7 +84,7 @@ def _bottleneck(
     return activate(x, name=name, number=3)
 
 
-def _resnet(
+def residual_network(
     name: str,
     num_classes: int,
     input_shape: tuple[int, int, int],
@@ -87,6 +95,7 @@ def _resnet(
     stem: str = "cifar",
     pooling: str | None,
     pool_size: int,
+    kap_layers: int | Sequence[int] | None,
     dropout: float,
     sigma: float,
     with_noise_layers: bool,
@@ -95,6 +104,8 @@ def _resnet(
 ) -> keras.Model:
     """Builds a post-activation ResNet; stages after the first halve the image."""
     check_choice("stem", stem, ("cifar", "imagenet"))
+    for depth in depths:
+        check_positive_integer("depths", depth)
     if len(planes) != len(depths):
         raise ValueError(
             f"`planes` must hold the channels of {_NUMBERS[len(depths)]} stages. Received: planes={planes!r}."
@@ -105,16 +116,21 @@ def _resnet(
     noise = functools.partial(blocks.noise, sigma=sigma, keep=with_noise_layers, seeds=seeds)
     drop = functools.partial(blocks.dropout, rate=dropout, seeds=seeds)
     activate = functools.partial(blocks.activate, activation=activation)
+    # The stem, those of each block, and the projections: of each stage that halves, of a bottleneck's first too.
+    each, first = (2, 0) if block is _basic_block else (3, 1)
+    pooled = blocks.pooled_layers(kap_layers, each * sum(depths) + len(depths) + first)
+    positions = itertools.count(1)
 
-    def unit(x, filters, kernel_size, *, name, strides=1, padding=0):
+    def unit(x, filters, kernel_size, *, name, strides=1, padding=0, groups=1):
         x = blocks.pooled_conv(
             x,
             filters,
             kernel_size,
-            pooling=pooling,
+            pooling=pooling if next(positions) in pooled else None,
             pool_size=pool_size,
             strides=strides,
             padding=padding,
+            groups=groups,
             use_bias=False,
             seeds=seeds,
             name=name,
@@ -150,9 +166,11 @@ def resnet18(
     input_shape: tuple[int, int, int],
     *,
     stem: str = "cifar",
+    depths: Sequence[int] = (2, 2, 2, 2),
     planes: Sequence[int] = (64, 128, 256, 512),
     pooling: str | None = None,
     pool_size: int = 3,
+    kap_layers: int | Sequence[int] | None = None,
     dropout: float = 0.0,
     sigma: float = 0.0,
     with_noise_layers: bool = False,
@@ -167,9 +185,13 @@ def resnet18(
         num_classes: Number of logits.
         input_shape: Shape of one image, `(height, width, channels)`.
         stem: `"cifar"`, a 3 x 3 convolution, or `"imagenet"`, a strided 7 x 7 one and a max-pool.
-        planes: Channels of the four stages; the KAP paper's code has 64, 144, 256, 529 on ImageNet.
+        depths: Blocks of the four stages; 3, 4, 6, 3 is ResNet-34.
+        planes: Channels of the four stages. On ImageNet and TinyImageNet the KAP paper's code has 64, 144, 256,
+            529, and as WideX4 256, 576, 1024, 2116.
         pooling: None, `"kap"` or `"kmp"`.
         pool_size: Side of the pooling window on the channel grid.
+        kap_layers: The first so many convolutions are pooled, or those at these positions from 1; None pools all.
+            They count stem, block by block, a projection after the others of its block.
         dropout: Share of activations dropped at the end of each residual, in training.
         sigma: Noise on pixels and after each convolution, in training, in pixel units.
         with_noise_layers: Whether noise layers are there also for `sigma=0`, to be set later.
@@ -185,16 +207,19 @@ def resnet18(
     Reference:
         He et al., 2016, https://arxiv.org/abs/1512.03385; Bashivan et al., 2022, https://arxiv.org/abs/2210.00062
     """
-    return _resnet(
+    if len(depths) != 4:
+        raise ValueError(f"`depths` must hold the blocks of four stages. Received: depths={depths!r}.")
+    return residual_network(
         "resnet18",
         num_classes,
         input_shape,
         _basic_block,
-        (2, 2, 2, 2),
+        depths,
         planes,
         stem=stem,
         pooling=pooling,
         pool_size=pool_size,
+        kap_layers=kap_layers,
         dropout=dropout,
         sigma=sigma,
         with_noise_layers=with_noise_layers,
@@ -212,6 +237,7 @@ def resnet50(
     planes: Sequence[int] = (64, 128, 256, 512),
     pooling: str | None = None,
     pool_size: int = 3,
+    kap_layers: int | Sequence[int] | None = None,
     dropout: float = 0.0,
     sigma: float = 0.0,
     with_noise_layers: bool = False,
@@ -230,6 +256,8 @@ def resnet50(
         planes: Channels inside the blocks of the four stages; blocks return four times as many.
         pooling: None, `"kap"` or `"kmp"`, after every convolution.
         pool_size: Side of the pooling window on the channel grid.
+        kap_layers: The first so many convolutions are pooled, or those at these positions from 1; None pools all.
+            They count stem, block by block, a projection after the others of its block.
         dropout: Share of activations dropped at the end of each residual, in training.
         sigma: Noise on pixels and after each convolution, in training, in pixel units.
         with_noise_layers: Whether noise layers are there also for `sigma=0`, to be set later.
@@ -245,16 +273,17 @@ def resnet50(
     Reference:
         He et al., 2016, https://arxiv.org/abs/1512.03385; Guo et al., 2022, https://arxiv.org/abs/2201.12765
     """
-    return _resnet(
+    return residual_network(
         "resnet50",
         num_classes,
         input_shape,
-        _bottleneck,
+        bottleneck,
         (3, 4, 6, 3),
         planes,
         stem=stem,
         pooling=pooling,
         pool_size=pool_size,
+        kap_layers=kap_layers,
         dropout=dropout,
         sigma=sigma,
         with_noise_layers=with_noise_layers,
@@ -274,13 +303,14 @@ def _cifar_family(depth: int) -> None:
         planes: Sequence[int] = (16, 32, 64),
         pooling: str | None = None,
         pool_size: int = 3,
+        kap_layers: int | Sequence[int] | None = None,
         dropout: float = 0.0,
         sigma: float = 0.0,
         with_noise_layers: bool = False,
         activation: str = "relu",
         seed: int | None = None,
     ) -> keras.Model:
-        return _resnet(
+        return residual_network(
             name,
             num_classes,
             input_shape,
@@ -289,6 +319,7 @@ def _cifar_family(depth: int) -> None:
             planes,
             pooling=pooling,
             pool_size=pool_size,
+            kap_layers=kap_layers,
             dropout=dropout,
             sigma=sigma,
             with_noise_layers=with_noise_layers,
@@ -307,6 +338,8 @@ def _cifar_family(depth: int) -> None:
         planes: Channels of the three stages.
         pooling: None, `"kap"` or `"kmp"`, after every convolution.
         pool_size: Side of the pooling window on the channel grid.
+        kap_layers: The first so many convolutions are pooled, or those at these positions from 1; None pools all.
+            They count stem, block by block, a projection after the others of its block.
         dropout: Share of activations dropped at the end of each residual, in training.
         sigma: Noise on pixels and after each convolution, in training, in pixel units.
         with_noise_layers: Whether noise layers are there also for `sigma=0`, to be set later.

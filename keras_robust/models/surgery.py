@@ -188,8 +188,8 @@ def replace_convolutions(
 def fold_kap(model: keras.Model) -> keras.Model:
     """Turns averaged kernels into plain layers with the averages as weights, for inference.
 
-    A `KAP` layer that directly follows a convolution or a dense layer is folded too. Any other, after an
-    activation or a normalisation, stays.
+    A `KAP` layer that directly follows a convolution, a dense layer, an `EinsumDense` or a `MultiHeadAttention`,
+    whose output projection it is folded into, goes too. Any other, after an activation or a normalisation, stays.
 
     Args:
         model: Functional or sequential model, nested ones included; it stays as it is.
@@ -208,9 +208,7 @@ def fold_kap(model: keras.Model) -> keras.Model:
         if type(layer) in _PLAIN:
             edits.setdefault(id(layer), _plain(layer, averaged_weights(layer)))
         if isinstance(layer, KAP) and _can_fold(source := graph.only_source(layer), layer, graph):
-            weights = [source.kernel, *([source.bias] if source.use_bias else [])]
-            averages = [np.asarray(ops.convert_to_numpy(layer.average(ops.convert_to_tensor(w)))) for w in weights]
-            edits[id(source)] = _plain(source, averages)
+            edits[id(source)] = _averages(source, layer)
             edits[id(layer)] = Edit(None)
     return rebuild(model, edits)
 
@@ -223,12 +221,42 @@ def _averaged(layer: layers.Layer, kap: KAP) -> layers.Layer:
 
 def _can_fold(source: Any, kap: KAP, graph: Graph) -> bool:
     """Tells whether pooling the output of `source` is pooling its kernel."""
+    if type(source) in (layers.EinsumDense, layers.MultiHeadAttention):
+        if kap.strides != 1 or kap.padding != "centered":
+            return False  # another number of channels would be another layer
+        projection = _projection(source)
+        if projection.activation is not keras.activations.linear or projection.quantization_mode is not None:
+            return False
+        if projection.lora_enabled:
+            return False
+        # The channels must be the last axis of kernel, bias and output.
+        operands, outputs = projection.equation.split("->")
+        bias = projection.bias is None or projection.bias.shape[-1] == projection.kernel.shape[-1]
+        channels = outputs[-1] == operands[-1] and outputs[-1] not in operands.split(",")[0]
+        return bias and channels and kap.data_format == "channels_last"
     if type(source) not in _FOLDABLE or source.activation is not keras.activations.linear:
         return False
     if getattr(source, "averaging", None) is not None or getattr(source, "groups", 1) != 1:
         return False
     rank = len(graph.shapes(source)[0][1])
     return channel_axis(kap.data_format, rank) == channel_axis(_data_format(source), rank)
+
+
+def _projection(layer: layers.Layer) -> layers.EinsumDense:
+    """The projection that makes the outputs of the layer."""
+    return layer.output_dense if isinstance(layer, layers.MultiHeadAttention) else layer
+
+
+def _averages(source: layers.Layer, kap: KAP) -> Edit:
+    """Edit to the layer whose kernel and bias are the averages of the source's."""
+    inner = type(source) in (layers.EinsumDense, layers.MultiHeadAttention)
+    maker = _projection(source) if inner else source
+    own = [variable for variable in (maker.kernel, maker.bias) if variable is not None]
+    found = {id(v): np.asarray(ops.convert_to_numpy(kap.average(ops.convert_to_tensor(v)))) for v in own}
+    if not inner:
+        return _plain(source, list(found.values()))
+    copy = type(source).from_config(source.get_config())
+    return Edit(copy, weights=[found.get(id(v), ops.convert_to_numpy(v)) for v in source.weights])
 
 
 def _plain(layer: layers.Layer, weights: list[np.ndarray]) -> Edit:

@@ -7,6 +7,7 @@ from keras_robust.training.batches import ReplayedBatches as ReplayedBatches
 from keras_robust.training.early_stopping import RobustEarlyStopping as RobustEarlyStopping
 from keras_robust.training.free import FreeAdversarial as FreeAdversarial
 from keras_robust.training.objectives import CrossEntropy as CrossEntropy
+from keras_robust.training.objectives import JensenShannon as JensenShannon
 from keras_robust.training.objectives import Objective as Objective
 from keras_robust.training.objectives import Trades as Trades
 from keras_robust.training.optimizers import SGD as SGD
@@ -16,6 +17,7 @@ from keras_robust.training.perturbations import Perturbation as Perturbation
 from keras_robust.training.recipe import Recipe as Recipe
 from keras_robust.training.recipe import load_recipe as load_recipe
 from keras_robust.training.recipe import parse_recipe as parse_recipe
+from keras_robust.training.schedules import Interpolated as Interpolated
 from keras_robust.training.schedules import PiecewiseConstant as PiecewiseConstant
 from keras_robust.training.schedules import Triangle as Triangle
 from keras_robust.training.subnet_controller import ControllerSearch as ControllerSearch

@@ -1,12 +1,15 @@
 """Training batches that depend on (seed, epoch, batch) alone: alike on every backend, and in a resumed run."""
 
-from collections.abc import Callable
-from typing import TypeAlias
+import concurrent.futures
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
 from keras_robust.checks import check_positive_integer
+
+Augmentation: TypeAlias = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 class Batches(keras.utils.PyDataset):
@@ -17,12 +20,17 @@ class Batches(keras.utils.PyDataset):
     unless there are fewer images than one batch.
 
     Args:
-        pixels: Images as stored, shape `(images, height, width, channels)`.
+        pixels: Images as stored, shape `(images, height, width, channels)`; or pictures that are decoded when rows
+            of them are asked for, as `keras_robust.datasets.Pictures`.
         labels: Integer labels, shape `(images,)`.
         maximum: Stored value that stands for 1.0.
         batch_size: Images a batch.
         augment: `(images, rng) -> images`, on pixels as stored; None leaves them.
-        seed: Seed of order and augmentation.
+        views: Augmentations of what `augment` returns; the images of each follow along the batch axis, with the
+            same labels: a batch holds `batch_size` images, then the first view of them all, then the next.
+        crop: Random crop of pictures, drawn while they are decoded; None gives them their evaluation size.
+        ahead: Batches to prepare in advance, in a thread; for pictures that take time to decode.
+        seed: Seed of order, crop and augmentation.
 
     Raises:
         ValueError: If there are no images, or `batch_size` is not a positive integer.
@@ -30,12 +38,15 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        pixels: np.ndarray,
+        pixels: Any,
         labels: np.ndarray,
         *,
         maximum: float = 1.0,
         batch_size: int = 128,
-        augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+        augment: Augmentation | None = None,
+        views: Sequence[Augmentation] = (),
+        crop: Callable[[Any, np.random.Generator], np.ndarray] | None = None,
+        ahead: int = 0,
         seed: int = 0,
     ):
         super().__init__()
@@ -50,22 +61,43 @@ class Batches(keras.utils.PyDataset):
         self.maximum = maximum
         self.batch_size = min(batch_size, len(pixels))
         self.augment = augment
+        self.views = tuple(views)
+        self.crop = crop
+        self.ahead = ahead
         self.seed = seed
         self.epoch = 0
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, "int64"))
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "batches") if ahead else None
+        self._coming: dict[tuple[int, int], concurrent.futures.Future] = {}
 
     def __len__(self) -> int:
         return len(self.pixels) // self.batch_size
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         epoch = self.epoch
-        if self._order[0] != epoch:
-            self._order = (epoch, self._rng(epoch).permutation(len(self.pixels)))
-        rows = self._order[1][index * self.batch_size : (index + 1) * self.batch_size]
-        x = self.pixels[rows]
+        if self._thread is None:
+            return self._batch(epoch, index)
+        wanted = [(epoch, each) for each in range(index, min(index + self.ahead + 1, len(self)))]
+        coming = {key: self._coming.get(key) or self._thread.submit(self._batch, *key) for key in wanted}
+        for key in self._coming.keys() - coming.keys():
+            self._coming[key].cancel()
+        self._coming = coming
+        return coming[epoch, index].result()
+
+    def _batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        order = self._order
+        if order[0] != epoch:
+            order = self._order = (epoch, self._rng(epoch).permutation(len(self.pixels)))
+        rows = order[1][index * self.batch_size : (index + 1) * self.batch_size]
+        rng = self._rng(epoch, index)
+        x = self.pixels[rows] if self.crop is None else self.pixels.cropped(rows, self.crop, rng)
         if self.augment is not None:
-            x = self.augment(x, self._rng(epoch, index))
-        return x.astype("float32") / np.float32(self.maximum), self.labels[rows]
+            x = self.augment(x, rng)
+        y = self.labels[rows]
+        if self.views:
+            x = np.concatenate([x, *(view(x, rng) for view in self.views)])
+            y = np.tile(y, 1 + len(self.views))
+        return x.astype("float32") / np.float32(self.maximum), y
 
     def follow_epochs(self) -> keras.callbacks.Callback:
         """Returns the callback that tells these batches which epoch `fit` is in."""
@@ -96,6 +128,11 @@ class MixedBatches(keras.utils.PyDataset):
                 "`extra` must hold images of the shape of `labelled`. "
                 f"Received: {extra.pixels.shape[1:]} and {labelled.pixels.shape[1:]}. Resize the extra images."
             )
+        if len(labelled.views) != len(extra.views):
+            raise ValueError(
+                "`extra` must have as many views as `labelled`. "
+                f"Received: {len(extra.views)} and {len(labelled.views)}. Pass the same `views` to both."
+            )
         self.labelled = labelled
         self.extra = extra
         self.batch_size = labelled.batch_size + extra.batch_size
@@ -105,7 +142,8 @@ class MixedBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         halves = self.labelled[index], self.extra[index % len(self.extra)]
-        x, y = (np.concatenate(parts) for parts in zip(*halves, strict=True))
+        views = 1 + len(self.labelled.views)
+        x, y = (_join(parts, views) for parts in zip(*halves, strict=True))
         return x, y
 
     def follow_epochs(self) -> keras.callbacks.Callback:
@@ -115,6 +153,12 @@ class MixedBatches(keras.utils.PyDataset):
             self.labelled.epoch = self.extra.epoch = epoch
 
         return keras.callbacks.LambdaCallback(on_epoch_begin=follow)
+
+
+def _join(parts: Sequence[np.ndarray], views: int) -> np.ndarray:
+    """Joins arrays view by view: all first ones, then all second ones."""
+    by_view = [part.reshape(views, -1, *part.shape[1:]) for part in parts]
+    return np.concatenate(by_view, axis=1).reshape(-1, *parts[0].shape[1:])
 
 
 class ReplayedBatches(keras.utils.PyDataset):

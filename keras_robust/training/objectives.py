@@ -11,6 +11,9 @@ from keras_robust.training.adversarial import Adversarial
 from keras_robust.training.labels import integer_labels
 from keras_robust.training.perturbations import Perturbation
 
+VIEWS = 3
+"""Views in a batch of `JensenShannon`: the clean images and two augmentations."""
+
 
 class Objective(abc.ABC):
     """Loss of a batch.
@@ -112,6 +115,43 @@ class Trades(Objective):
         clean = model(x_clean, training=True)
         natural = losses.cross_entropy(clean, integer_labels(y), self.label_smoothing)
         return ops.mean(natural) + self.beta * ops.mean(losses.kl(clean, y_pred))
+
+
+class JensenShannon(Objective):
+    """Trains on clean images and brings the predictions for three views of each together, as AugMix does.
+
+    CE(p(clean), y) + weight * JS(p(clean); p(view 1); p(view 2)). A batch holds the clean images, then the first
+    view of them all, then the second, as `Batches(..., views=(AugMix(), AugMix()))` makes it: one pass of the
+    model sees the three, and so do its batch statistics. Gradients flow through all predictions. Perturbations act
+    on the whole batch; the accuracy that `fit` reports is that of the three views together.
+
+    Args:
+        weight: Factor of the divergence.
+
+    Raises:
+        ValueError: If `weight` is not positive, or a batch does not hold three views.
+
+    Reference:
+        Hendrycks et al., 2020, https://arxiv.org/abs/1912.02781 (equations 1 and 2)
+    """
+
+    def __init__(self, weight: float = 12.0):
+        if not weight > 0:
+            raise ValueError(f"`weight` must be a positive number; the paper has 12. Received: weight={weight!r}.")
+        self.weight = weight
+
+    def __call__(self, model, x, y, y_pred, x_clean):
+        """Returns the loss."""
+        y = integer_labels(y)
+        if y_pred.shape[0] is not None and y_pred.shape[0] % VIEWS:
+            raise ValueError(
+                "JensenShannon needs batches of three views: clean images, then two augmentations of them all. "
+                f"Received: a batch of {y_pred.shape[0]}. Pass views=(AugMix(), AugMix()) to Batches."
+            )
+        views = ops.reshape(y_pred, (VIEWS, -1, y_pred.shape[-1]))
+        labels = ops.reshape(y, (VIEWS, -1))[0]
+        divergence = losses.jensen_shannon(*(views[number] for number in range(VIEWS)))
+        return ops.mean(losses.cross_entropy(views[0], labels)) + self.weight * ops.mean(divergence)
 
 
 def _share(name: str, value: float) -> float:

@@ -12,12 +12,18 @@ from keras_robust.layers import SubnetSpace
 from keras_robust.training.adversarial import Adversarial
 from keras_robust.training.early_stopping import RobustEarlyStopping
 from keras_robust.training.free import FreeAdversarial
-from keras_robust.training.objectives import CrossEntropy, Objective, Trades
+from keras_robust.training.objectives import VIEWS, CrossEntropy, JensenShannon, Objective, Trades
 from keras_robust.training.perturbations import GaussianNoiseInput, Perturbation
 from keras_robust.training.recipe import Recipe
 from keras_robust.training.subnet_controller import ControllerSearch
 from keras_robust.training.subnet_search import L1Search, RandomSearch, SubnetSearch
-from keras_robust.training.tables import AdversarialTable, ExtraDataTable, GaussianNoiseTable, TradesTable
+from keras_robust.training.tables import (
+    AdversarialTable,
+    ExtraDataTable,
+    GaussianNoiseTable,
+    JensenShannonTable,
+    TradesTable,
+)
 from keras_robust.training.weak_subnets import WeakSubnets
 from keras_robust.training.weight_perturbation import AWP
 
@@ -43,7 +49,8 @@ def make_perturbations(recipe: Recipe, input_shape: tuple[int, ...]) -> list[Per
         elif isinstance(table, AdversarialTable):
             parts.append(Adversarial(**options))
         else:
-            parts.append(FreeAdversarial((recipe.training.batch_size, *input_shape), **options))
+            images = recipe.training.batch_size * (VIEWS if recipe.has_views() else 1)
+            parts.append(FreeAdversarial((images, *input_shape), **options))
     return parts
 
 
@@ -63,7 +70,9 @@ def make_objective(recipe: Recipe) -> Objective | None:
     if table is None:
         return None
     options = table.model_dump(exclude={"type"})
-    return Trades(**options) if isinstance(table, TradesTable) else CrossEntropy(**options)
+    if isinstance(table, TradesTable):
+        return Trades(**options)
+    return JensenShannon(**options) if isinstance(table, JensenShannonTable) else CrossEntropy(**options)
 
 
 def make_weight_perturbation(recipe: Recipe, steps_per_epoch: int) -> AWP | None:
@@ -104,7 +113,8 @@ def make_terms(recipe: Recipe, model: keras.Model) -> list[WeakSubnets]:
     else:
         search = L1Search(space) if table.search == "l1" else RandomSearch(space)
     options = table.model_dump(include={"distillation_weight", "clean_weight", "loss", "reduction"})
-    return [WeakSubnets(search, **options, seed=recipe.seed)]
+    views = VIEWS if recipe.has_views() else 1
+    return [WeakSubnets(search, **options, views=views, seed=recipe.seed)]
 
 
 def make_early_stopping(recipe: Recipe, x: Tensor, y: Tensor) -> RobustEarlyStopping | None:

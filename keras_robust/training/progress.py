@@ -27,7 +27,7 @@ class ProgressBar(keras.callbacks.Callback):
 
     Args:
         epochs: Epochs of the whole training.
-        steps: Steps of an epoch.
+        steps: Steps of the epochs that are left.
         first_epoch: Epochs that an earlier run finished.
     """
 
@@ -36,7 +36,6 @@ class ProgressBar(keras.callbacks.Callback):
     def __init__(self, epochs: int, steps: int, first_epoch: int = 0):
         super().__init__()
         self.epochs = epochs
-        self.steps = steps
         self.first_epoch = first_epoch
         self._console = Console(stderr=True)
         self._bar = Progress(
@@ -50,9 +49,7 @@ class ProgressBar(keras.callbacks.Callback):
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task(
-            "", total=(epochs - first_epoch) * steps, epoch=first_epoch + 1, epochs=epochs, figures=""
-        )
+        self._task = self._bar.add_task("", total=steps, epoch=first_epoch + 1, epochs=epochs, figures="")
 
     def on_train_begin(self, logs=None) -> None:
         """Starts the clock and the bar."""

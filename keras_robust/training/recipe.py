@@ -27,6 +27,7 @@ from keras_robust.training.tables import (
     ObjectiveTable,
     OptimizerTable,
     PerturbationTable,
+    PhaseTable,
     ScheduleTable,
     Table,
     TrainingTable,
@@ -46,6 +47,7 @@ class Recipe(Table):
     training: TrainingTable
     optimizer: OptimizerTable
     schedule: ScheduleTable = ScheduleTable()
+    phases: list[PhaseTable] = Field(default_factory=list)
     augmentation: AugmentationTable = AugmentationTable()
     perturbations: list[PerturbationTable] = Field(default_factory=list)
     objective: ObjectiveTable | None = None
@@ -63,6 +65,24 @@ class Recipe(Table):
                 f"`schedule.milestones` must be smaller than `training.epochs`, {self.training.epochs}: "
                 "a later one is never reached"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_fit(self):
+        if not self.phases:
+            return self
+        if sum(phase.epochs for phase in self.phases) != self.training.epochs:
+            raise ValueError(f"the epochs of `phases` must sum up to `training.epochs`, {self.training.epochs}")
+        if any(phase.image_size for phase in self.phases) and not self.augmentation.random_resized_crop:
+            raise ValueError(
+                "`phases.image_size` needs `augmentation.random_resized_crop`, whose size it replaces"
+            )
+        free = [table.type for table in self.perturbations if table.type == "free_adversarial"]
+        others = [name for name in ("extra_data", "early_stopping") if getattr(self, name) is not None] + free
+        if self.schedule.type != "constant":
+            others.append(f"schedule.type = {self.schedule.type!r}")
+        if others:
+            raise ValueError(f"`phases` cannot go with `{others[0]}`; remove one of them")
         return self
 
     @model_validator(mode="after")
@@ -86,6 +106,19 @@ class Recipe(Table):
                 "images"
             )
         return self
+
+    @model_validator(mode="after")
+    def _views_are_made(self):
+        if self.has_views() and self.augmentation.augmix is None:
+            raise ValueError(
+                "the objective 'jensen_shannon' compares views that AugMix makes: add the table "
+                "[augmentation.augmix]"
+            )
+        return self
+
+    def has_views(self) -> bool:
+        """Tells whether a batch holds several views of each image."""
+        return self.objective is not None and self.objective.type == "jensen_shannon"
 
     def digest(self) -> str:
         """Returns the SHA-256 of all that decides the weights: name, evaluation and metadata are left out."""

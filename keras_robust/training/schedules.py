@@ -66,3 +66,33 @@ class Triangle(keras.optimizers.schedules.LearningRateSchedule):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments."""
         return {"learning_rate": self.learning_rate, "peak": self.peak, "steps": self.steps}
+
+
+@keras.saving.register_keras_serializable(package="keras_robust")
+class Interpolated(keras.optimizers.schedules.LearningRateSchedule):
+    """Goes in straight lines from one learning rate to the next.
+
+    Args:
+        steps: Steps at which the rates hold, in order; at one that is given twice, the rate jumps to the second.
+        learning_rates: Rate at each of them; the first holds before, the last ever after.
+    """
+
+    def __init__(self, steps: list[float], learning_rates: list[float]):
+        self.steps = steps
+        self.learning_rates = learning_rates
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """Returns the rate of that step."""
+        step = ops.cast(step, "float32")
+        rate = ops.full_like(step, self.learning_rates[0])
+        for number in range(1, len(self.steps)):
+            first, last = self.steps[number - 1 : number + 1]
+            share = ops.cast(step >= last, "float32")
+            if last > first:
+                share = ops.clip((step - first) / (last - first), 0.0, 1.0)
+            rate = rate + share * (self.learning_rates[number] - self.learning_rates[number - 1])
+        return rate
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments."""
+        return {"steps": self.steps, "learning_rates": self.learning_rates}

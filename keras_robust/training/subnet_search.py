@@ -80,10 +80,8 @@ class L1Search(SubnetSearch):
     def __init__(self, space: SubnetSpace):
         super().__init__(space)
         names = {gate.layer for gate in space.gates.values() if gate.layer is not None}
-        self._kernels = {
-            layer.name: layer.kernel for layer in space.model._flatten_layers() if layer.name in names
-        }
-        missing = sorted(names - set(self._kernels))
+        self._layers = {layer.name: layer for layer in space.model._flatten_layers() if layer.name in names}
+        missing = sorted(names - set(self._layers))
         if missing:
             raise ValueError(
                 "The gates of the model must name its convolutions. "
@@ -95,10 +93,7 @@ class L1Search(SubnetSearch):
 
     def propose(self, seed):
         """Returns the masks of the subnet of the lowest norms."""
-        norms = {
-            name: ops.sum(ops.abs(ops.stop_gradient(kernel.value)), axis=tuple(range(len(kernel.shape) - 1)))
-            for name, kernel in self._kernels.items()
-        }
+        norms = {name: _channel_norms(layer) for name, layer in self._layers.items()}
         scores = []
         for decision in self.space.decisions:
             if decision.layer is not None:
@@ -112,3 +107,12 @@ class L1Search(SubnetSearch):
                 ]
                 scores.append(-ops.reshape(sum(inside, start=ops.zeros(())), (1,)))
         return self.space.highest(ops.concatenate(scores))
+
+
+def _channel_norms(layer: keras.layers.Layer) -> Tensor:
+    """L1 norm of the kernel of each output channel of a dense layer or a convolution, shape `(channels,)`."""
+    sizes = ops.abs(ops.stop_gradient(layer.kernel.value))
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        # Kernel (height, width, channels, multiplier): the outputs of one input channel lie side by side.
+        return ops.reshape(ops.sum(sizes, axis=(0, 1)), (-1,))
+    return ops.sum(sizes, axis=tuple(range(len(sizes.shape) - 1)))

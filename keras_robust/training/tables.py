@@ -77,11 +77,76 @@ class ScheduleTable(Table):
         return self
 
 
+class PhaseTable(Table):
+    """One of the phases that a training goes through: its epochs, and what they have of their own.
+
+    The learning rate is interpolated between the values that it has at the epochs `at_epochs`, counted from the
+    beginning of the phase; two values are its first and its last. What is left out is the recipe's.
+    """
+
+    epochs: int = Field(ge=1)
+    image_size: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    learning_rate: list[float] | None = Field(default=None, min_length=2)
+    at_epochs: list[float] | None = None
+
+    @model_validator(mode="after")
+    def _learning_rates_have_their_epochs(self):
+        rates, at = self.learning_rate, self.at_epochs
+        if rates is not None and min(rates) < 0:
+            raise ValueError("`learning_rate` must not be negative")
+        if rates is None:
+            fits = at is None
+        elif at is None:
+            fits = len(rates) == 2
+        else:
+            fits = len(at) == len(rates) and at == sorted(set(at)) and (at[0], at[-1]) == (0, self.epochs)
+        if not fits:
+            raise ValueError(
+                "`at_epochs` must rise from 0 to `epochs` and hold one epoch for each `learning_rate`; it may be "
+                "left out where there are two"
+            )
+        return self
+
+
+class AugMixTable(Table):
+    """AugMix; with the objective 'jensen_shannon' two views of each image, else the mixed images alone."""
+
+    width: int = Field(default=3, ge=1)
+    depth: int = Field(default=-1, ge=-1)
+    alpha: float = Field(default=1.0, gt=0.0)
+    severity: float = Field(default=3.0, ge=0.1, le=10.0)
+
+    @model_validator(mode="after")
+    def _some_depth(self):
+        if self.depth == 0:
+            raise ValueError("`depth` must be a number of operations, or -1 for 1, 2 or 3 at random")
+        return self
+
+
 class AugmentationTable(Table):
-    """Random crop after zero padding by `random_crop` pixels, and random horizontal flip."""
+    """Random crop after zero padding by `random_crop` pixels, horizontal flip; then AutoAugment or AugMix.
+
+    `random_resized_crop` is the size in pixels of the crops of pictures that are decoded from files (ImageNet).
+    """
 
     random_crop: int = Field(default=0, ge=0)
+    random_resized_crop: int = Field(default=0, ge=0)
     horizontal_flip: bool = False
+    auto_augment: Literal["cifar10", "imagenet"] | None = None
+    augmix: AugMixTable | None = None
+
+    @model_validator(mode="after")
+    def _one_policy(self):
+        if self.auto_augment is not None and self.augmix is not None:
+            raise ValueError("`auto_augment` and `augmix` exclude each other; remove one")
+        return self
+
+    @model_validator(mode="after")
+    def _one_crop(self):
+        if self.random_crop and self.random_resized_crop:
+            raise ValueError("`random_crop` and `random_resized_crop` exclude each other; remove one")
+        return self
 
 
 class GaussianNoiseTable(Table):
@@ -138,7 +203,14 @@ class TradesTable(Table):
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
 
 
-ObjectiveTable = Annotated[CrossEntropyTable | TradesTable, Field(discriminator="type")]
+class JensenShannonTable(Table):
+    """Cross-entropy of the clean images and divergence between three views, which `augmentation.augmix` makes."""
+
+    type: Literal["jensen_shannon"]
+    weight: float = Field(default=12.0, gt=0.0)
+
+
+ObjectiveTable = Annotated[CrossEntropyTable | TradesTable | JensenShannonTable, Field(discriminator="type")]
 
 
 class AWPTable(Table):
@@ -150,9 +222,12 @@ class AWPTable(Table):
 
 
 class ExtraDataTable(Table):
-    """Extra images, pseudo-labelled for instance, as a share of each batch.
+    """Extra images as a share of each batch: pseudo-labelled ones, or changed ones such as DeepAugment's.
 
-    `file` is an .npz in the folder of the data sets, with `pixels` (as the data set stores them) and `labels`.
+    `file` is an .npz in the folder of the data sets, with `pixels` (as the data set stores them) and `labels`; or
+    a folder there with pictures in class folders, as `datasets.read_class_folders` takes it, which also says what
+    `sha256` is then. DeepAugment trains on ImageNet and two versions of it alike: a `fraction` of 2/3, with epochs
+    a third as long as one pass through all three.
     """
 
     file: str

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_robust.checks import Tensor, check_choice
+from keras_robust.checks import Tensor, check_choice, check_positive_integer
 from keras_robust.layers import subnet
 from keras_robust.losses import cross_entropy, kl
 from keras_robust.training.subnet_search import Masks, SubnetSearch
@@ -32,6 +32,8 @@ class WeakSubnets:
             subnet with the labels.
         detach_teacher: Whether the divergence trains the subnet alone.
         reduction: `"batch_mean"`, a sum over classes, or `"element_mean"`, a mean over classes too.
+        views: Views of each image in a batch, 3 for `JensenShannon`. The divergence is their mean; the accuracy
+            that the search sees is that of the first, the clean images, in the batch statistics of all.
         seed: Seed of the search.
 
     Raises:
@@ -50,6 +52,7 @@ class WeakSubnets:
         loss: str = "kl",
         detach_teacher: bool = True,
         reduction: str = "batch_mean",
+        views: int = 1,
         seed: int = 0,
     ):
         if not isinstance(search, SubnetSearch):
@@ -62,12 +65,14 @@ class WeakSubnets:
                 raise ValueError(f"`{name}` must be a factor of at least 0. Received: {name}={weight!r}.")
         check_choice("loss", loss, ("kl", "reverse_kl", "cross_entropy"))
         check_choice("reduction", reduction, ("batch_mean", "element_mean"))
+        check_positive_integer("views", views)
         self.search = search
         self.distillation_weight = distillation_weight
         self.clean_weight = clean_weight
         self.loss = loss
         self.detach_teacher = detach_teacher
         self.reduction = reduction
+        self.views = views
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.variables = (*search.variables, self.seed_generator.state)
         self._chosen = _Chosen()
@@ -84,7 +89,8 @@ class WeakSubnets:
 
         def accuracy(masks: Masks) -> Tensor:
             predicted = ops.argmax(_without_traces(model, x, masks, keep_seeds=False), axis=-1)
-            return ops.mean(ops.cast(ops.cast(predicted, labels.dtype) == labels, "float32"))
+            right = ops.cast(ops.cast(predicted, labels.dtype) == labels, "float32")
+            return ops.mean(ops.reshape(right, (self.views, -1))[0])
 
         self.search.learn(accuracy, self.seed_generator)
         self._chosen.masks = self.search.propose(self.seed_generator)

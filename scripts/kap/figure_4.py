@@ -1,6 +1,6 @@
 """Figure 4 of the KAP paper: AutoAttack-L2 against epsilon by depth (a), by ensemble size K=S (b), by sigma (c).
 
-    python scripts/kap/figure_4.py                       # three-layer nets, 20,000 CIFAR-10 images, 5 epochs
+    python scripts/kap/figure_4.py                       # three-layer nets, 15,000 CIFAR-10 images, 5 epochs
     python scripts/kap/figure_4.py --panels c --setting paper --trials 3
 
 The paper's own nets are small too; which of them is behind which panel, and sigma in a and b, are not stated: here
@@ -10,15 +10,8 @@ gives the curves as images only, so that no numbers stand beside ours. Go on aft
 
 from keras_robust.experiments import draw_lines, run_study
 from keras_robust.experiments.command import provenance, study_parser, write_results
-from keras_robust.experiments.kap import (
-    network,
-    robustness_lines,
-    row,
-    setting_of,
-    sweep,
-    sweep_columns,
-    sweep_rows,
-)
+from keras_robust.experiments.kap import network, row, setting_of, sweep_rows
+from keras_robust.experiments.kap_measures import robustness_lines, sweep, sweep_columns
 
 BUILDER = "kap_cnn"
 TITLES = {"a": "depth", "b": "ensemble size K=S", "c": "sigma of the input noise"}
@@ -30,14 +23,14 @@ def rows(setting, output):
     # The net whose ensembles stay 64, 144 and 225 costs nine times as much as the strided one.
     ensemble = "kap_ensemble_cnn" if setting.is_paper else BUILDER
     panels = {"a": {}, "b": {}, "c": {}}
-    for pooling, label in (("kap", "KAP"), (None, "plain")):
+    for pooling, label in (("kap", "KAP"), (None, "plain"))[: 2 if setting.is_paper else 1]:
         for depth in (1, 2, 3):
             # Depth 3 is the default, and the three-layer nets of figure 5 are the same trainings.
             arguments = {"pooling": pooling} | ({"depth": depth} if depth < 3 else {})
             recipe = network(setting, builder=BUILDER, sigma=0.1, **arguments)
             name = f"{label.lower()}_sigma0.1" + ("" if depth == 3 else f"_depth{depth}")
             panels["a"][f"{label}, depth {depth}"] = row(name, recipe, output, point={"depth": depth})
-    for sigma in (0.1, 0.0):
+    for sigma in (0.1, 0.0) if setting.is_paper else (0.1,):
         for size in (1, 2, 3):
             arguments = {"pooling": "kap", "width_multiplier": size, "pool_size": size, "strides": size}
             if size == 1 and not setting.is_paper:

@@ -1,6 +1,6 @@
 """Figure 5 of the KAP paper: accuracy under AutoAttack-L2 against epsilon.
 
-    python scripts/kap/figure_5.py                       # three-layer nets, 20,000 CIFAR-10 images, 5 epochs
+    python scripts/kap/figure_5.py                       # three-layer nets, 15,000 CIFAR-10 images, 5 epochs
     python scripts/kap/figure_5.py --setting paper       # ResNet-18, 200 epochs
 
 Panel a: trained without noise, plain, with kernel average and with kernel maximum pooling. Panel b: with noise of
@@ -11,7 +11,8 @@ command.
 
 from keras_robust.experiments import draw_lines, run_study
 from keras_robust.experiments.command import provenance, study_parser, write_results
-from keras_robust.experiments.kap import robustness_lines, setting_of, sweep, sweep_columns, sweep_rows
+from keras_robust.experiments.kap import setting_of, sweep_rows
+from keras_robust.experiments.kap_measures import robustness_lines, sweep, sweep_columns
 
 PANELS = {
     "a: no noise": {"plain_sigma0": "plain", "kap_sigma0": "KAP", "kmp_sigma0": "KMP"},

@@ -1,6 +1,6 @@
 """Figures 7 and A1 of the KAP paper: first-layer kernels on the sheet, and a number for their topography.
 
-    python scripts/kap/figure_7.py                       # three-layer nets, 20,000 CIFAR-10 images, 5 epochs
+    python scripts/kap/figure_7.py                       # three-layer nets, 15,000 CIFAR-10 images, 5 epochs
     python scripts/kap/figure_7.py --setting paper       # ResNet-18, 200 epochs
 
 The number is the mean correlation of kernels that touch on the sheet, beside the mean over all pairs; p is the
@@ -14,7 +14,8 @@ import numpy as np
 from keras_robust.analysis import topography_figure
 from keras_robust.experiments import run_study
 from keras_robust.experiments.command import provenance, study_parser, write_results
-from keras_robust.experiments.kap import KERNELS, network, row, setting_of, sheet, sweep_rows
+from keras_robust.experiments.kap import network, row, setting_of, sweep_rows
+from keras_robust.experiments.kap_measures import KERNELS, sheet
 
 FIGURES = {
     "figure_7": {

@@ -30,6 +30,12 @@ def test_flops_are_those_of_table_4(options, gflops):
     assert f"{count.paper / 1e9:.{decimals}f}" == gflops
 
 
+@pytest.mark.parametrize(("name", "gflops"), [("resnext50_32x4d", "4.23"), ("mobilenet_v2", "0.30")])
+def test_multiplications_of_grouped_and_depthwise_networks_are_those_that_torchvision_states(name, gflops):
+    count = models.flops(models.build(name, 1000, (224, 224, 3), stem="imagenet"))
+    assert f"{(count.convolutions + count.dense_layers) / 2e9:.2f}" == gflops
+
+
 def test_weight_map_of_4_channels_is_counted_by_hand():
     inputs = keras.Input((5, 6, 2))
     for mode, elementwise, unsharp in (("smoothing", 0, 0), ("unsharp", 5 * 6 * 2 * 4, 2 * 5 * 6 * 4)):

@@ -54,6 +54,12 @@ def test_registered_builder_is_listed_and_built(monkeypatch):
         (("wm_cnn", 10, (28, 28, 1)), {"filters": [32]}, "`filters` must hold the channels of three layers"),
         (("wm_cnn", 10, (6, 6, 1)), {}, "at least 7 x 7"),
         (("resnet18", 10, (32, 32, 3)), {"stem": "tiny"}, "`stem` must be one of 'cifar', 'imagenet'"),
+        (("resnet18", 10, (32, 32, 3)), {"depths": [2, 2, 2]}, "`depths` must hold the blocks of four stages"),
+        (
+            ("resnet18", 10, (32, 32, 3)),
+            {"kap_layers": 21},
+            "`kap_layers` must be a number of convolutions up to 20",
+        ),
         (("resnet18", 10, (32, 32, 3)), {"planes": [64]}, "`planes` must hold the channels of four stages"),
     ],
 )

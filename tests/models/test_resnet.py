@@ -1,6 +1,7 @@
 import itertools
 import math
 
+import keras
 import numpy as np
 import pytest
 
@@ -62,6 +63,63 @@ def test_imagenet_stem_takes_a_quarter_and_the_planes_of_the_paper():
 def test_imagenet_resnet18_has_the_parameters_of_the_reference():
     model = models.build("resnet18", 1000, (224, 224, 3), stem="imagenet")
     assert sum(math.prod(v.shape) for v in model.trainable_variables) == 11_689_512
+
+
+def parameters_of_basic_blocks(depths, planes, classes, stem):
+    """Counts by hand: kernels, two numbers a normalised channel, and the last layer."""
+    count = stem**2 * 3 * planes[0] + 2 * planes[0]
+    before = planes[0]
+    for stage, (depth, width) in enumerate(zip(depths, planes, strict=True)):
+        for number in range(depth):
+            count += 9 * before * width + 9 * width**2 + 4 * width
+            if number == 0 and stage > 0:
+                count += before * width + 2 * width
+            before = width
+    return count + (before + 1) * classes
+
+
+PAPER, CODE, WIDE_X4 = (64, 128, 256, 512), (64, 144, 256, 529), (256, 576, 1024, 2116)
+FAMILY = [
+    ((2, 2, 2, 2), PAPER, 100, "cifar"),
+    ((1, 1, 1, 1), PAPER, 100, "cifar"),
+    ((3, 4, 6, 3), PAPER, 100, "cifar"),
+    ((2, 2, 2, 2), (128, 256, 512, 1024), 100, "cifar"),
+    ((2, 2, 2, 2), CODE, 200, "imagenet"),
+    ((1, 1, 1, 1), WIDE_X4, 1000, "imagenet"),
+]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("depths", "planes", "classes", "stem"), FAMILY)
+def test_the_family_has_the_parameters_counted_by_hand(depths, planes, classes, stem, monkeypatch):
+    # Drawing 190 million weights takes longer than building the rest.
+    zeros = lambda self, shape, dtype=None: np.zeros(shape, "float32")  # noqa: E731
+    monkeypatch.setattr(keras.initializers.RandomUniform, "__call__", zeros)
+    model = models.build("resnet18", classes, (64, 64, 3), depths=depths, planes=planes, stem=stem, pooling="kap")
+    expected = parameters_of_basic_blocks(depths, planes, classes, 3 if stem == "cifar" else 7)
+    assert sum(math.prod(v.shape) for v in model.trainable_variables) == expected
+
+
+@pytest.mark.once
+def test_depths_of_3_4_6_3_are_resnet34():
+    assert parameters_of_basic_blocks((3, 4, 6, 3), PAPER, 1000, 7) == 21_797_672
+
+
+@pytest.mark.once
+@pytest.mark.usefixtures("numpy_weights")
+@pytest.mark.parametrize(
+    ("builder", "planes", "kap_layers", "pooled"),
+    [
+        ("resnet18", (4, 6, 8, 16), 2, ["stem", "stage1_block1_conv1"]),
+        ("resnet18", (4, 6, 8, 16), [1, 8], ["stem", "stage2_block1_shortcut"]),
+        ("resnet18", (4, 6, 8, 16), [20], ["stage4_block2_conv2"]),
+        ("resnet8", (4, 6, 8), [9], ["stage3_block1_shortcut"]),
+        ("resnet50", (4, 6, 8, 16), [53], ["stage4_block3_conv3"]),
+    ],
+)
+def test_only_the_chosen_convolutions_are_pooled(builder, planes, kap_layers, pooled):
+    model = models.build(builder, 10, (16, 16, 3), planes=planes, pooling="kap", kap_layers=kap_layers)
+    assert [layer.name for layer in model.layers if getattr(layer, "averaging", None) is not None] == pooled
 
 
 @pytest.mark.slow

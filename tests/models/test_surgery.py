@@ -7,6 +7,7 @@ from keras import layers
 
 from keras_robust import models
 from keras_robust.layers import KAP, KMP, Conv2D, Dense, GaussianNoise, WeightMap, noise_at_inference
+from keras_robust.models.rebuild import at_any_size
 
 pytestmark = pytest.mark.usefixtures("numpy_weights")
 # Some layers in float32, summed in another order, on outputs of order 1.
@@ -253,6 +254,37 @@ def test_kap_layer_after_a_convolution_or_dense_layer_is_folded_and_any_other_st
     assert left == ["after_relu", "beside", "after_activation"]
     assert folded.get_layer("dense").units == 4
     assert_same_outputs(model, folded, rng)
+
+
+def test_kap_after_attention_and_einsum_projections_is_folded_into_them(rng):
+    inputs = keras.Input((2, 9, 16))
+    attended = layers.MultiHeadAttention(2, 8, attention_axes=(2,), name="attention")(inputs, inputs)
+    x = KAP(3, name="folded")(attended)
+    x = KAP(3, name="folded_too")(
+        layers.EinsumDense("bwtc,cd->bwtd", (2, 9, 25), bias_axes="d", name="projection")(x)
+    )
+    mixed = layers.EinsumDense("bwtc,ts->bwsc", (2, 9, 25), name="tokens_mixed")(x)
+    x = KAP(3, name="other_axis")(mixed)
+    active = layers.EinsumDense("bwtc,cd->bwtd", (2, 9, 25), activation="gelu", name="active")(x)
+    model = keras.Model(inputs, KAP(3, name="after_activation")(active))
+    for layer in model.layers:
+        layer.set_weights([rng.normal(size=w.shape) * 0.3 for w in layer.get_weights()])
+    folded = models.fold_kap(model)
+    assert [layer.name for layer in folded.layers if isinstance(layer, KAP)] == ["other_axis", "after_activation"]
+    assert_same_outputs(model, folded, rng)
+    pooled = models.insert_kap(folded, where=["projection"])
+    assert next(layer.name for layer in pooled.layers if isinstance(layer, KAP)) == "projection_kap"
+    assert_same_outputs(pooled, models.fold_kap(pooled), rng)
+
+
+def test_a_copy_for_any_size_gives_the_same_outputs_and_refuses_what_needs_a_size(rng):
+    model = shuffled(models.build("resnet8", 10, (12, 12, 3), planes=(4, 6, 8), pooling="kap", seed=0), rng)
+    free = at_any_size(model)
+    assert free.input_shape == (None, None, None, 3)
+    assert_same_outputs(model, free, rng)
+    assert free.predict(rng.uniform(size=(2, 20, 16, 3)).astype("float32"), verbose=0).shape == (2, 10)
+    with pytest.raises(ValueError, match=r"takes any size\. Received: 'chain'"):
+        at_any_size(sequential())
 
 
 @pytest.mark.parametrize("mode", ["smoothing", "unsharp"])

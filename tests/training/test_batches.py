@@ -32,6 +32,22 @@ def test_the_same_seed_and_epoch_give_the_same_batches_in_any_order():
         np.testing.assert_array_equal(other[index][1], first[index][1])
 
 
+def test_batches_prepared_in_advance_are_the_same_in_any_order_of_epochs():
+    plain, ahead = make(), make(ahead=2)
+    for number in (0, 3, 1):
+        for found, expected in zip(epoch(ahead, number), epoch(plain, number), strict=True):
+            np.testing.assert_array_equal(found[0], expected[0])
+            np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_an_error_in_a_batch_prepared_in_advance_reaches_the_training():
+    def broken(x, rng):
+        raise ValueError("broken picture")
+
+    with pytest.raises(ValueError, match="broken picture"):
+        make(ahead=1, augment=broken)[0]
+
+
 def test_another_epoch_or_seed_gives_other_batches():
     reference = epoch(make(), 0)[0]
     assert not np.array_equal(epoch(make(), 1)[0][0], reference[0])
@@ -77,6 +93,22 @@ def test_mixed_batches_use_up_all_extra_images_before_they_repeat_one():
     found = [y[2:] for y in (mixed[index][1] for index in range(4))]
     assert sorted(np.concatenate(found[:2])) == [100, 101, 102, 103]
     np.testing.assert_array_equal(found[2], found[0])
+
+
+def test_mixed_batches_keep_views_together_and_must_have_as_many():
+    def negative(x, rng):
+        return 255 - x
+
+    labelled, extra = (
+        Batches(PIXELS, LABELS + first, maximum=255, batch_size=size, views=(negative,))
+        for first, size in ((0, 3), (100, 1))
+    )
+    x, y = MixedBatches(labelled, extra)[0]
+    assert (y >= 100).tolist() == 2 * [False, False, False, True]
+    np.testing.assert_array_equal(y[:4], y[4:])
+    np.testing.assert_allclose(x[:4] + x[4:], 1.0, rtol=1e-6)
+    with pytest.raises(ValueError, match="as many views"):
+        MixedBatches(labelled, Batches(PIXELS, LABELS))
 
 
 def test_mixed_batches_follow_the_epochs_and_refuse_images_of_another_shape():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_robust.training import Adversarial, CrossEntropy, Perturbation, RobustTrainer, Trades
+from keras_robust.training import Adversarial, CrossEntropy, JensenShannon, Perturbation, RobustTrainer, Trades
 from tests.training import nets
 
 
@@ -20,9 +20,9 @@ def shifted(x):
     return x + 0.1 * (np.arange(x.shape[-1]) > 0)
 
 
-def check_one_step(objective, expected_loss, parts=()):
+def check_one_step(objective, expected_loss, parts=(), count=16):
     """Compares the loss, and the step of gradient descent at a rate of 1, with the formula."""
-    model, (x, y) = nets.linear(classes=3), nets.vectors(classes=3)
+    model, (x, y) = nets.linear(classes=3), nets.vectors(count, classes=3)
     before = model.get_weights()
     trainer = RobustTrainer(model, perturbations=parts, objective=objective)
     found = nets.fit(nets.compiled(trainer, 1.0), x, y)
@@ -66,6 +66,30 @@ def test_a_clean_weight_mixes_the_losses_of_clean_and_perturbed_images():
         ),
         [Shift()],
     )
+
+
+def divergence_of_views(weights, x):
+    views = [nets.softmax(each.astype("float64") @ weights[0] + weights[1]) for each in np.split(x, 3)]
+    mixture = sum(views) / 3
+    return sum((each * np.log(each / mixture)).sum(-1).mean() for each in views) / 3
+
+
+def test_three_views_add_their_divergence_to_the_cross_entropy_of_the_first():
+    check_one_step(
+        JensenShannon(),
+        lambda weights, x, y: nets.cross_entropy(weights, x[:6], y[:6]) + 12.0 * divergence_of_views(weights, x),
+        count=18,
+    )
+
+
+def test_equal_views_have_no_divergence_and_a_batch_without_three_is_refused():
+    logits = ops.convert_to_tensor(np.random.default_rng(0).standard_normal((4, 3)).astype("float32"))
+    y = np.array([0, 1, 2, 0])
+    alone = CrossEntropy()(None, None, y, logits, None)
+    found = JensenShannon()(None, None, np.tile(y, 3), ops.concatenate([logits] * 3), None)
+    np.testing.assert_allclose(float(found), float(alone), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"batches of three views.*a batch of 4"):
+        JensenShannon()(None, None, y, logits, None)
 
 
 def test_label_smoothing_means_what_it_means_in_keras():
@@ -116,6 +140,7 @@ def test_a_second_search_for_adversarial_examples_is_refused():
     ("make", "named"),
     [
         (lambda: Trades(0.0), "`beta`"),
+        (lambda: JensenShannon(0.0), "`weight`"),
         (lambda: Trades(epsilon=8), "8 / 255"),
         (lambda: Trades(label_smoothing=1.0), "`label_smoothing`"),
         (lambda: CrossEntropy(label_smoothing=-0.1), "`label_smoothing`"),

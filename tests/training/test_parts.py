@@ -12,6 +12,7 @@ from keras_robust.training import (
     CrossEntropy,
     FreeAdversarial,
     GaussianNoiseInput,
+    JensenShannon,
     L1Search,
     RandomSearch,
     Trades,
@@ -61,6 +62,22 @@ def test_objectives_have_the_values_of_the_recipe():
     smooth = parts.make_objective(recipe(objective={"type": "cross_entropy", "label_smoothing": 0.1}))
     assert isinstance(smooth, CrossEntropy)
     assert smooth.label_smoothing == 0.1
+
+
+def test_three_views_reach_every_part_that_counts_images():
+    tables = {
+        "augmentation": {"augmix": {}},
+        "objective": {"type": "jensen_shannon"},
+        "weak_subnets": {},
+        "perturbations": [{"type": "free_adversarial", "epsilon": 0.1, "replays": 4}],
+    }
+    objective = parts.make_objective(recipe(**tables))
+    assert isinstance(objective, JensenShannon)
+    assert objective.weight == 12
+    assert parts.make_terms(recipe(**tables), nets.dense())[0].views == 3
+    (part,) = parts.make_perturbations(recipe(**tables), (8, 8, 1))
+    assert tuple(part.delta.shape) == (192, 8, 8, 1)
+    assert parts.make_terms(recipe(weak_subnets={}), nets.dense())[0].views == 1
 
 
 def test_the_warm_up_of_awp_is_counted_in_steps():

@@ -60,6 +60,15 @@ def test_an_unknown_key_inside_a_list_of_tables_is_named_with_its_position():
         ("schedule", {"type": "piecewise", "milestones": [5, 3]}, r"`milestones` must be positive and rise"),
         ("schedule", {"type": "piecewise", "milestones": [20]}, r"smaller than `training\.epochs`, 20"),
         ("augmentation", {"random_crop": -1}, r"`augmentation\.random_crop`"),
+        ("augmentation", {"auto_augment": "svhn"}, r"`augmentation\.auto_augment`.*'cifar10' or 'imagenet'"),
+        ("augmentation", {"augmix": {"severity": 0.0}}, r"`augmentation\.augmix\.severity`.*0\.1"),
+        (
+            "augmentation",
+            {"augmix": {"level": 3}},
+            r"unknown key `augmentation\.augmix\.level`.*Known keys: width",
+        ),
+        ("augmentation", {"augmix": {}, "auto_augment": "cifar10"}, r"`augmentation`.*exclude each other"),
+        ("objective", {"type": "jensen_shannon"}, r"add the table \[augmentation\.augmix\]"),
         ("dataset", {"validation_fraction": 1.0}, r"`dataset\.validation_fraction`.*less than 1"),
     ],
 )
@@ -101,7 +110,10 @@ def test_the_parts_of_adversarial_training_are_accepted_with_the_defaults_of_the
         ),
         ({"objective": {**TRADES, "betas": 6.0}}, r"unknown key `objective\.betas`.*'beta'"),
         ({"objective": {**TRADES, "norm": "linf"}}, r"`objective\.norm`.*'Linf'.*Received: 'linf'"),
-        ({"objective": {"type": "mart"}}, r"`objective\.type`.*'cross_entropy', 'trades'.*Received: 'mart'"),
+        (
+            {"objective": {"type": "mart"}},
+            r"`objective\.type`.*'cross_entropy', 'trades', 'jensen_shannon'.*Received: 'mart'",
+        ),
         ({"weight_perturbation": {"type": "awp", "gama": 0.1}}, r"`weight_perturbation\.gama`.*'gamma'"),
         ({"weight_perturbation": {"type": "awp", "warmup_epochs": 20}}, r"warmup_epochs.*smaller than.*20"),
         (
@@ -117,6 +129,27 @@ def test_a_wrong_part_is_named_with_its_key(tables, named):
         parse_recipe({**CONTENT, **tables})
 
 
+def test_phases_change_length_size_and_rate_and_must_fit_the_training():
+    phases = [
+        {"epochs": 6, "image_size": 128, "learning_rate": [0.0, 0.4, 0.04], "at_epochs": [0, 1, 6]},
+        {"epochs": 14, "batch_size": 32},
+    ]
+    content = {**changed("augmentation", random_resized_crop=224), "phases": phases}
+    recipe = parse_recipe(content)
+    assert recipe.phases[0].at_epochs == [0, 1, 6]
+    assert recipe.digest() != parse_recipe(CONTENT).digest()
+    for tables, named in (
+        ({"phases": phases[:1]}, r"must sum up to `training\.epochs`, 20"),
+        ({"augmentation": {}}, r"`phases\.image_size` needs `augmentation\.random_resized_crop`"),
+        ({"schedule": {"type": "cosine"}}, r"`phases` cannot go with `schedule\.type = 'cosine'`"),
+        ({"phases": [{**phases[0], "at_epochs": [0, 6]}, phases[1]]}, r"`phases\.0`: `at_epochs` must rise"),
+        ({"phases": [{**phases[0], "size": 4}, phases[1]]}, r"unknown key `phases\.0\.size`.*'image_size'"),
+        ({"augmentation": {"random_crop": 4, "random_resized_crop": 32}}, "exclude each other"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            parse_recipe({**content, **tables})
+
+
 def test_the_digest_changes_with_each_part_of_the_training():
     contents = [
         CONTENT,
@@ -124,6 +157,9 @@ def test_the_digest_changes_with_each_part_of_the_training():
         {**CONTENT, "perturbations": [{**ADVERSARIAL, "steps": 5}]},
         {**CONTENT, "objective": TRADES},
         {**CONTENT, "weight_perturbation": {"type": "awp"}},
+        {**CONTENT, "augmentation": {"auto_augment": "cifar10"}},
+        {**CONTENT, "augmentation": {"augmix": {}}},
+        {**CONTENT, "augmentation": {"augmix": {"severity": 5}}},
     ]
     assert len({parse_recipe(content).digest() for content in contents}) == len(contents)
 

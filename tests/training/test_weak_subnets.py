@@ -10,6 +10,7 @@ from keras_robust.layers import GaussianNoise, SubnetGate, SubnetSpace, subnet
 from keras_robust.training import (
     SGD,
     ControllerSearch,
+    JensenShannon,
     L1Search,
     Perturbation,
     RandomSearch,
@@ -212,6 +213,45 @@ def test_the_moving_averages_are_those_of_training_without_the_term():
         assert np.abs(numpy(variable) - (1 if "variance" in variable.path else 0)).max() > 1e-3
 
 
+def grouped_model():
+    """A grouped, then a depthwise convolution, with gates after each and a skip."""
+    inputs = keras.Input((6,))
+    x = skip = layers.Reshape((3, 1, 2))(inputs)
+    for name, layer in (
+        ("grouped", layers.Conv2D(8, (3, 1), padding="same", groups=2, use_bias=False, name="grouped")),
+        ("depthwise", layers.DepthwiseConv2D((3, 1), padding="same", use_bias=False, name="depthwise")),
+    ):
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(layer(x)))
+        x = SubnetGate("block", 0, layer=name, name=f"{name}_gate")(x)
+    x = layers.Conv2D(2, 1, name="project")(x)
+    x = SubnetGate("block", 0, layer="project", ends_path=True, name="residual_gate")(x)
+    skip = SubnetGate("block", 1, ends_path=True, name="skip_gate")(skip)
+    x = layers.Flatten()(layers.Add()([x, skip]))
+    return keras.Model(inputs, layers.Dense(CLASSES)(x))
+
+
+def test_grouped_and_depthwise_convolutions_are_cut_too_and_averages_stay_with_the_network():
+    x, y = make_data()
+    model = grouped_model()
+    space = SubnetSpace(model, rho=0.5)
+    masks = random_masks(space)
+    teacher, student = training_logits(model, x, {}), training_logits(model, x, masks)
+    assert divergence(teacher, student) > 1e-5
+    np.testing.assert_array_equal(training_logits(model, x, ones(space)), teacher)
+    kernel = np.abs(numpy(model.get_layer("depthwise").kernel.value)).sum((0, 1))[:, 0]
+    lowest = numpy(L1Search(space).propose(None)["depthwise_gate"]).astype(bool)
+    assert lowest.sum() == 4
+    assert kernel[lowest].max() < kernel[~lowest].min()
+    start = model.get_weights()
+    states = []
+    for terms in ([], [WeakSubnets(Fixed(space, masks))]):
+        model.set_weights(start)
+        fit(compiled(model, terms=terms), x, y)
+        states.append(model.get_weights())
+    for one, other in zip(*states, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 class Shift(Perturbation):
     """Moves the images by an amount that changes at each step."""
 
@@ -248,6 +288,28 @@ def test_the_reward_is_the_accuracy_on_the_perturbed_batch_of_the_step():
         fit(trainer, x, y)
         accuracies.append(float(numpy(search.accuracy)))
     assert accuracies == [0.0, 1.0]
+
+
+def test_with_three_views_the_reward_is_the_accuracy_on_the_first():
+    model = bright_or_not()
+    search = Fixed(SubnetSpace(model, rho=0.5), {"gate": ops.ones((4,))})
+    x = np.repeat(np.array([2.0, 1.0, 1.0], "float32"), 4)[:, None] * np.ones((1, FEATURES), "float32")
+    x[0] = 1.0
+    trainer = compiled(model, objective=JensenShannon(), terms=[WeakSubnets(search, views=3)])
+    fit(trainer, x, np.ones(12, "int32"))
+    assert float(numpy(search.accuracy)) == 0.75
+
+
+def test_weak_subnets_train_on_three_views_of_each_image():
+    x, _ = make_data()
+    y = (x.mean(1) > np.median(x.mean(1))).astype("int32")
+    views = np.concatenate([x, x + 0.05, x - 0.05])
+    model = make_model()
+    search = ControllerSearch(SubnetSpace(model), hidden=4, interval=2)
+    trainer = compiled(model, 0.05, objective=JensenShannon(), terms=[WeakSubnets(search, views=3)])
+    history = trainer.fit(views, np.tile(y, 3), batch_size=96, shuffle=False, verbose=0, epochs=12).history["loss"]
+    assert np.isfinite(history).all()
+    assert np.mean(history[-3:]) < np.mean(history[:3])
 
 
 @pytest.mark.slow
