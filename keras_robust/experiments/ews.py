@@ -248,11 +248,11 @@ def row(name: str, recipe: Recipe, output: Path, **fields: Any) -> Row:
     return Row(name, recipe, shared=output / "trained", **fields)
 
 
-def training_seconds(row: Row) -> float:
-    """Returns how long the first trial of a row of shared trainings took, as its log has it."""
+def training_log(row: Row) -> dict[str, Any]:
+    """Returns the log of the first trial of a row whose training is shared."""
     assert row.shared is not None
-    log = (row.shared / row.recipe.digest()[:16] / pipeline.LOG).read_text(encoding="utf-8")
-    return float(json.loads(log)["seconds"])
+    path = row.shared / row.recipe.digest()[:16] / pipeline.LOG
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def corruption_measure(
