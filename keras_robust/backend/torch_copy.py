@@ -149,7 +149,7 @@ class _WeightMap(torch.nn.Module):
         super().__init__()
         self.maps = torch.nn.Parameter(weights[0].permute(2, 3, 0, 1).contiguous())
         self.bias = torch.nn.Parameter(weights[1].permute(2, 0, 1).contiguous()) if layer.use_bias else None
-        self.size, self.pads, self.unsharp = layer.kernel_size, layer._pads(), layer.mode == "unsharp"
+        self.size, self.pads, self.unsharp = layer.kernel_size, layer.pads(), layer.mode == "unsharp"
         self.scale = 1.0 if layer.normalize else float(layer.kernel_size**2)
 
     def forward(self, x):

@@ -89,7 +89,7 @@ def _paper(layer: WeightMap, outputs: tuple) -> int:
 
 def _factored(layer: WeightMap, outputs: tuple) -> int:
     height, width, channels, filters = layer.kernel.shape
-    spare = sum(layer._pads())
+    spare = sum(layer.pads())
     rows, columns = height + spare - layer.kernel_size + 1, width + spare - layer.kernel_size + 1
     # Sums of doubling width, added up by the binary digits of the kernel size.
     additions = layer.kernel_size.bit_length() + layer.kernel_size.bit_count() - 2
