@@ -92,7 +92,7 @@ def make_batches(recipe: Recipe, split: Split, data_dir: str | Path | None = Non
     if recipe.extra_data is None:
         batches = Batches(split.pixels, split.labels, batch_size=size, seed=recipe.seed, **options)
     else:
-        batches = _mixed_batches(recipe.extra_data, split, size, recipe.seed, options, data_dir)
+        batches = _mixed_batches(recipe, recipe.extra_data, split, options, data_dir)
     replays = [each.replays for each in recipe.perturbations if isinstance(each, FreeAdversarialTable)]
     return ReplayedBatches(batches, replays[0]) if replays else batches
 
@@ -132,25 +132,44 @@ def _picture_options(recipe: Recipe, split: Split) -> dict[str, Any]:
 
 
 def _mixed_batches(
+    recipe: Recipe,
     table: ExtraDataTable,
     split: Split,
-    size: int,
-    seed: int,
     options: dict[str, Any],
     data_dir: str | Path | None,
 ) -> MixedBatches:
+    size, seed = recipe.training.batch_size, recipe.seed
     extra_size = round(size * table.fraction)
     if not 0 < extra_size < size:
         raise ValueError(
             "Both labelled and extra images must be in each batch. "
             f"Received: batch_size={size}, extra_data.fraction={table.fraction}. Take a larger batch."
         )
-    extra = parts.read_extra_data(table, datasets.data_folder(data_dir))
+    extra, own = _extra_images(recipe, table, split, data_dir)
     return MixedBatches(
         Batches(split.pixels, split.labels, batch_size=size - extra_size, seed=seed, **options),
         # Another seed, so that the two halves are not cropped alike.
-        Batches(*extra, batch_size=extra_size, seed=seed + 2**32, **options | {"crop": None}),
+        Batches(*extra, batch_size=extra_size, seed=seed + 2**32, **options | own),
     )
+
+
+def _extra_images(
+    recipe: Recipe, table: ExtraDataTable, split: Split, data_dir: str | Path | None
+) -> tuple[tuple[Any, Any], dict[str, Any]]:
+    """Extra images with their labels, and the options of their batches that are not those of the labelled ones."""
+    folder = datasets.data_folder(data_dir)
+    if not (folder / table.file).is_dir():
+        return parts.read_extra_data(table, folder), {"crop": None}
+    height, width, channels = split.pixels.shape[1:]
+    if (channels, height, split.maximum) != (3, width, 255):
+        raise ValueError(
+            "`extra_data.file` may be a folder of pictures where the data set has square RGB images of 8 bits. "
+            f"Received: images of {height} x {width} x {channels} up to {split.maximum}. Make an .npz of them."
+        )
+    resize = split.pixels.resize if isinstance(split.pixels, Pictures) else None
+    classes = datasets.info(recipe.dataset.name).num_classes
+    extra = datasets.read_class_folders(folder / table.file, classes, table.sha256, size=width, resize=resize)
+    return extra, {"ahead": _AHEAD}
 
 
 def validation_batches(split: Split | None) -> keras.utils.PyDataset | None:

@@ -100,7 +100,7 @@ def measure(options):
 
 
 def take_turns(variants, turns):
-    """Seconds of each variant, turn by turn, each turn in another order; the first, compiling call is not counted."""
+    """Seconds of each variant, turn by turn, each in another order; the compiling call is not counted."""
     for run in variants.values():
         run()
     seconds = {name: [] for name in variants}

@@ -70,6 +70,17 @@ def grad_cam(
     return heat / np.where(highest > 0, highest, 1.0)
 
 
+def share_on(maps: np.ndarray, mask: np.ndarray) -> float:
+    """Returns the share of the maps' weight that lies on chosen pixels, the mean over images with any weight.
+
+    Args:
+        maps: Maps as `grad_cam` returns them, shape `(images, height, width)`.
+        mask: The pixels, booleans of that shape.
+    """
+    total = maps.sum((1, 2))
+    return float(((maps * mask).sum((1, 2))[total > 0] / total[total > 0]).mean())
+
+
 def grad_cam_figure(x: Tensor, maps: Mapping[str, np.ndarray], titles: Sequence[str] | None = None) -> Any:
     """Draws images beside the maps of several models, one row an image.
 

@@ -15,6 +15,10 @@ Each of `jax.py`, `tensorflow.py` and `torch.py` defines the same names:
   put on for the step and taken off after it. Both may read and assign Keras variables and call the model.
 - `normal(shape, key)`: standard normal numbers, float32, a pure function of `key`, two 32-bit words in a tensor of
   type int32 or uint32, cheap inside `jit`. JAX and TensorFlow agree to rounding; PyTorch draws other numbers.
+- `custom_gradient(fn)`: as `keras.ops.custom_gradient`, except in a graph that is being recorded on PyTorch, which
+  differentiates the function itself.
+- `compiled_memory(fn, *tensors)`: bytes that a function of `jit` needs at its peak, arguments and results
+  included, as its compiler laid them out; None where the framework does not tell.
 - `loops_on_host()`: whether the host had better repeat a compiled step than run a compiled loop of steps. So it
   is where XLA compiles for a CPU, whose convolution rewrites leave loops out (a convolution's gradient costs some
   three times as much inside one), and on PyTorch, where a step is a graph and a loop is not.
@@ -23,6 +27,7 @@ Each of `jax.py`, `tensorflow.py` and `torch.py` defines the same names:
 - `synchronize(nest)`: waits until the tensors are computed, for timing.
 - `device_name()`: the accelerator or processor that tensors live on, in words.
 - `VERSION`: version of the framework.
+- `COMPILES`: whether `jit` compiles, so that a loop over parts of a tensor updates it in place.
 """
 
 import keras
@@ -30,9 +35,12 @@ import keras
 _NAME = keras.backend.backend()
 
 if _NAME == "jax":
+    from keras_robust.backend.jax import COMPILES as COMPILES
     from keras_robust.backend.jax import VERSION as VERSION
     from keras_robust.backend.jax import TrainStep as TrainStep
+    from keras_robust.backend.jax import compiled_memory as compiled_memory
     from keras_robust.backend.jax import compiles_parts as compiles_parts
+    from keras_robust.backend.jax import custom_gradient as custom_gradient
     from keras_robust.backend.jax import device_name as device_name
     from keras_robust.backend.jax import jit as jit
     from keras_robust.backend.jax import loops_on_host as loops_on_host
@@ -40,9 +48,12 @@ if _NAME == "jax":
     from keras_robust.backend.jax import synchronize as synchronize
     from keras_robust.backend.jax import value_and_grad as value_and_grad
 elif _NAME == "tensorflow":
+    from keras_robust.backend.tensorflow import COMPILES as COMPILES
     from keras_robust.backend.tensorflow import VERSION as VERSION
     from keras_robust.backend.tensorflow import TrainStep as TrainStep  # type: ignore[assignment]
+    from keras_robust.backend.tensorflow import compiled_memory as compiled_memory
     from keras_robust.backend.tensorflow import compiles_parts as compiles_parts
+    from keras_robust.backend.tensorflow import custom_gradient as custom_gradient
     from keras_robust.backend.tensorflow import device_name as device_name
     from keras_robust.backend.tensorflow import jit as jit
     from keras_robust.backend.tensorflow import loops_on_host as loops_on_host
@@ -50,9 +61,12 @@ elif _NAME == "tensorflow":
     from keras_robust.backend.tensorflow import synchronize as synchronize
     from keras_robust.backend.tensorflow import value_and_grad as value_and_grad
 elif _NAME == "torch":
+    from keras_robust.backend.torch import COMPILES as COMPILES
     from keras_robust.backend.torch import VERSION as VERSION
     from keras_robust.backend.torch import TrainStep as TrainStep  # type: ignore[assignment]
+    from keras_robust.backend.torch import compiled_memory as compiled_memory
     from keras_robust.backend.torch import compiles_parts as compiles_parts
+    from keras_robust.backend.torch import custom_gradient as custom_gradient
     from keras_robust.backend.torch import device_name as device_name
     from keras_robust.backend.torch import jit as jit
     from keras_robust.backend.torch import loops_on_host as loops_on_host

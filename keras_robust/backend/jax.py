@@ -6,6 +6,7 @@ import keras
 from keras_robust.backend.counter_normal import normal as normal
 
 VERSION = jax.__version__
+COMPILES = True
 
 
 def value_and_grad(fn, inputs, has_aux=False):
@@ -22,6 +23,18 @@ def jit(fn):
 def loops_on_host():
     """Tells whether XLA compiles for a CPU."""
     return jax.default_backend() == "cpu"
+
+
+def custom_gradient(fn):
+    """Gives a function the gradient that it returns beside its value."""
+    return keras.ops.custom_gradient(fn)
+
+
+def compiled_memory(fn, *tensors):
+    """The bytes that XLA has assigned."""
+    found = fn.lower(*tensors).compile().memory_analysis()
+    whole = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+    return whole - found.alias_size_in_bytes
 
 
 def compiles_parts():

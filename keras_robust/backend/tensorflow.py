@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_robust.backend.counter_normal import normal as normal
 
 VERSION = tf.__version__
+COMPILES = True
 
 
 def value_and_grad(fn, inputs, has_aux=False):
@@ -30,6 +31,15 @@ def jit(fn):
 def loops_on_host():
     """Tells whether XLA compiles for a CPU."""
     return not tf.config.list_physical_devices("GPU")
+
+
+def custom_gradient(fn):
+    """Gives a function the gradient that it returns beside its value."""
+    return keras.ops.custom_gradient(fn)
+
+
+def compiled_memory(fn, *tensors):
+    """None: TensorFlow keeps what XLA has assigned to itself."""
 
 
 def compiles_parts():

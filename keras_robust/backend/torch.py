@@ -7,6 +7,7 @@ from keras import tree
 from keras_robust.backend.torch_graph import record
 
 VERSION = torch.__version__
+COMPILES = False
 
 
 def _detach(nest):
@@ -46,6 +47,23 @@ def loops_on_host():
 def compiles_parts():
     """Yes: a whole that looks at values is not recorded, its parts are."""
     return True
+
+
+def custom_gradient(fn):
+    """Gives a function the gradient that it returns beside its value, where PyTorch can record that."""
+    outside_graphs = keras.ops.custom_gradient(fn)
+
+    def run(*tensors):
+        # A function of its own for the gradient cannot be recorded: NYI in PyTorch's `functionalize`.
+        if torch._C._are_functorch_transforms_active():
+            return fn(*tensors)[0]
+        return outside_graphs(*tensors)
+
+    return run
+
+
+def compiled_memory(fn, *tensors):
+    """None: nothing is compiled."""
 
 
 def synchronize(nest):

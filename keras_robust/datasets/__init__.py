@@ -1,5 +1,6 @@
 """Image data sets, split as the papers state, in an order that is fixed and fingerprinted."""
 
+from keras_robust.datasets.class_folders import read_class_folders as read_class_folders
 from keras_robust.datasets.dataset import Dataset as Dataset
 from keras_robust.datasets.dataset import Split as Split
 from keras_robust.datasets.pictures import Pictures as Pictures

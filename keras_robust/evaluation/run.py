@@ -315,6 +315,8 @@ class _Job:
         options = describe(noise)
         kind = "uniform_noise" if isinstance(noise, Uniform) else "gaussian_noise"
         name = f"{kind.replace('_', ' ')} {_short(noise.sigma)}"
+        if options.get("rescale", "divide") != "divide":  # the readings have numbers of their own
+            name += f" {options['rescale']}"
 
         def step(rows):
             return self.right(noise(self.x[rows], seed=self.seed, indices=rows), self.y[rows])

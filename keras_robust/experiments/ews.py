@@ -35,8 +35,12 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 """What sets each method apart; rho 0.7, lambda 1 and K 10 are defaults. The paper does not give dropout's rate."""
 
-AUGMENTATIONS: dict[str, dict[str, Any]] = {"standard": {}}
-"""What table 1 adds to random crops and flips."""
+AUGMENTATIONS: dict[str, dict[str, Any]] = {
+    "standard": {},
+    "autoaugment": {"augmentation.auto_augment": "cifar10"},
+    "augmix": {"augmentation.augmix": {"severity": 5.0}, "objective": {"type": "jensen_shannon"}},
+}
+"""What table 1 adds to random crops and flips; AugMix has severity 5 in the paper's script, 3 in its own paper."""
 
 ADVERSARIAL_TRAININGS = ("at", "trades")
 EPSILON = 8 / 255
@@ -152,7 +156,7 @@ def network(
     name = f"{setting.builder}_{dataset}.{method}"
     optimizer = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "max_gradient_norm": 3.0}
     base = _base(setting, name, setting.builder, dataset, 400, [133, 266], optimizer)
-    keys = {"training.epochs": setting.epochs, **copy.deepcopy(METHODS[method]), **(changes or {})}
+    keys = {"training.epochs": setting.epochs, **copy.deepcopy({**METHODS[method], **(changes or {})})}
     return change(base, name, keys)
 
 
@@ -244,11 +248,11 @@ def row(name: str, recipe: Recipe, output: Path, **fields: Any) -> Row:
     return Row(name, recipe, shared=output / "trained", **fields)
 
 
-def training_seconds(row: Row) -> float:
-    """Returns how long the first trial of a row of shared trainings took, as its log has it."""
+def training_log(row: Row) -> dict[str, Any]:
+    """Returns the log of the first trial of a row whose training is shared."""
     assert row.shared is not None
-    log = (row.shared / row.recipe.digest()[:16] / pipeline.LOG).read_text(encoding="utf-8")
-    return float(json.loads(log)["seconds"])
+    path = row.shared / row.recipe.digest()[:16] / pipeline.LOG
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def corruption_measure(

@@ -32,7 +32,7 @@ class Row:
         recipe: What is trained.
         paper: The paper's numbers by the names that the measure gives, as fractions.
         point: Where the row stands in a figure, such as `{"sigma": 0.1}`.
-        folder: Folder of a training that is there already, as a zoo entry's; its weights are taken as they are.
+        folder: Folder of a training of that recipe that is there already, as a zoo entry's.
         shared: Folder of trainings that studies share, each under the digest of its recipe; a recipe that one of
             them has trained is not trained again.
     """
@@ -219,6 +219,14 @@ def _trained(row: Row, recipe: Recipe, folder: Path, data_dir: str | Path | None
     weights = (row.folder or folder) / pipeline.WEIGHTS
     if not weights.is_file():
         return pipeline.train(recipe, data_dir=data_dir, output_dir=folder)
+    log = weights.parent / pipeline.LOG
+    trained = json.loads(log.read_text(encoding="utf-8"))["recipe_digest"] if log.is_file() else recipe.digest()
+    if trained != recipe.digest():
+        raise ValueError(
+            f"The weights in {weights.parent} must come from this row's recipe, {recipe.name}. Received: "
+            f"recipe_digest {trained} instead of {recipe.digest()}. Give the epochs and options of that training, "
+            "or leave it out."
+        )
     model = pipeline.build_model(recipe)
     load_weights(model, weights, row.name)
     return model

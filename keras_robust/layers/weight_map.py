@@ -3,29 +3,12 @@
 import keras
 from keras import ops
 
-from keras_robust.checks import Tensor, check_choice, check_positive_integer
+from keras_robust import backend
+from keras_robust.checks import check_choice, check_positive_integer
+from keras_robust.layers import map_product
+from keras_robust.layers.box_filter import BoxFilter
 
 MODES = ("smoothing", "unsharp")
-
-
-def _window_sums(x: Tensor, axis: int, size: int) -> Tensor:
-    """Sums each window of `size` neighbours along an axis, in about log2(size) additions."""
-    if size == 1:
-        return x
-    length = x.shape[axis] - size + 1
-    index = (slice(None),) * axis
-    total, position, power, width = None, 0, x, 1
-    while True:
-        if size & width:
-            piece = power[(*index, slice(position, position + length))]
-            total = piece if total is None else total + piece
-            position += width
-        if 2 * width > size:
-            return total
-        # `power` holds the sums of `width` neighbours; two of them side by side make twice as wide a window.
-        reach = power.shape[axis] - width
-        power = power[(*index, slice(0, reach))] + power[(*index, slice(width, width + reach))]
-        width *= 2
 
 
 @keras.saving.register_keras_serializable(package="keras_robust")
@@ -97,7 +80,7 @@ class WeightMap(keras.layers.Layer):
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
         check_choice("data_format", self.data_format, ("channels_last", "channels_first"))
         self.seed = seed
-        if mode == "unsharp" and sum(self._pads()) != kernel_size - 1:
+        if mode == "unsharp" and sum(self.pads()) != kernel_size - 1:
             raise ValueError(
                 "mode='unsharp' subtracts the filtered map from the map, so both must have one size. "
                 f"Received: padding={padding!r} with kernel_size={kernel_size}. Use padding='same'."
@@ -126,11 +109,14 @@ class WeightMap(keras.layers.Layer):
         """Applies the maps, the box filter and the bias."""
         self._check_size(inputs.shape)
         first = self.data_format == "channels_first"
-        equation = "bihw,hwio->bohw" if first else "bhwi,hwio->bhwo"
-        product = ops.einsum(equation, inputs, self.kernel)
-        outputs = self._box(product)
-        if self.mode == "unsharp":
-            outputs = 2.0 * self._stride(product) - outputs
+        filter_ = self._filter()
+        lengths = self._output_size(*(inputs.shape[axis] for axis in self._axes()))
+        if backend.COMPILES and not first and map_product.fits(inputs.shape, lengths[0], filter_):
+            kernel = ops.convert_to_tensor(self.kernel)
+            outputs = map_product.banded_product(inputs, kernel, filter_, lengths)
+        else:
+            equation = "bihw,hwio->bohw" if first else "bhwi,hwio->bhwo"
+            outputs = filter_(ops.einsum(equation, inputs, self.kernel), lengths)
         if self.bias is not None:
             outputs = outputs + (
                 ops.transpose(self.bias, (2, 0, 1)) if first else ops.convert_to_tensor(self.bias)
@@ -151,6 +137,8 @@ class WeightMap(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         """Returns the shape after the box filter."""
         height, width, _ = self._split(input_shape)
+        if self.built:
+            self._check_size(input_shape)
         size = self._output_size(height, width)
         if self.data_format == "channels_first":
             return (input_shape[0], self.filters, *size)
@@ -173,34 +161,21 @@ class WeightMap(keras.layers.Layer):
     def _axes(self) -> tuple[int, int]:
         return (2, 3) if self.data_format == "channels_first" else (1, 2)
 
-    def _pads(self) -> tuple[int, int]:
-        """Zero pixels before and after each spatial axis."""
+    def pads(self) -> tuple[int, int]:
+        """Returns the rows of zeros before and after the map, along either axis of the image."""
         if isinstance(self.padding, int):
             return self.padding, self.padding
         same = self.mode == "unsharp" if self.padding is None else self.padding == "same"
         return ((self.kernel_size - 1) // 2, self.kernel_size // 2) if same else (0, 0)
 
     def _output_size(self, height: int, width: int) -> tuple[int, int]:
-        spare = sum(self._pads()) - self.kernel_size
+        spare = sum(self.pads()) - self.kernel_size
         return (height + spare) // self.strides + 1, (width + spare) // self.strides + 1
 
-    def _box(self, x: Tensor) -> Tensor:
-        """Filters the map with a box of ones, with strides."""
-        pads = [(0, 0)] * 4
-        for axis in self._axes():
-            pads[axis] = self._pads()
-        if sum(self._pads()):
-            x = ops.pad(x, pads)
-        for axis in self._axes():
-            x = _window_sums(x, axis, self.kernel_size)
-        x = self._stride(x)
-        return x * self.kernel_size**-2 if self.normalize else x
-
-    def _stride(self, x: Tensor) -> Tensor:
-        if self.strides == 1:
-            return x
-        step = slice(None, None, self.strides)
-        return x[:, :, step, step] if self.data_format == "channels_first" else x[:, step, step]
+    def _filter(self) -> BoxFilter:
+        box = self.kernel_size**-2 if self.normalize else 1.0
+        sign, middle = (-1.0, 2.0) if self.mode == "unsharp" else (1.0, 0.0)
+        return BoxFilter(self.kernel_size, self.strides, self.pads()[0], sign * box, middle, self._axes())
 
     def _split(self, input_shape) -> tuple[int, int, int]:
         """Returns height, width and channels, checked."""
@@ -217,7 +192,7 @@ class WeightMap(keras.layers.Layer):
                 "`WeightMap` has a weight for each pixel, so height, width and channels must be known. "
                 f"Received: input_shape={tuple(input_shape)}."
             )
-        if min(size) + sum(self._pads()) < self.kernel_size:
+        if min(size) + sum(self.pads()) < self.kernel_size:
             raise ValueError(
                 f"The box filter of side kernel_size={self.kernel_size} must fit into the padded map. "
                 f"Received: input_shape={tuple(input_shape)}, padding={self.padding!r}. "

@@ -222,9 +222,12 @@ class AWPTable(Table):
 
 
 class ExtraDataTable(Table):
-    """Extra images, pseudo-labelled for instance, as a share of each batch.
+    """Extra images as a share of each batch: pseudo-labelled ones, or changed ones such as DeepAugment's.
 
-    `file` is an .npz in the folder of the data sets, with `pixels` (as the data set stores them) and `labels`.
+    `file` is an .npz in the folder of the data sets, with `pixels` (as the data set stores them) and `labels`; or
+    a folder there with pictures in class folders, as `datasets.read_class_folders` takes it, which also says what
+    `sha256` is then. DeepAugment trains on ImageNet and two versions of it alike: a `fraction` of 2/3, with epochs
+    a third as long as one pass through all three.
     """
 
     file: str

@@ -10,7 +10,7 @@ then, and that the controller adds some 3 %. Go on after a kill with the same co
 
 from keras_robust.experiments import Line, draw_lines, run_study
 from keras_robust.experiments.command import provenance, study_parser, write_results
-from keras_robust.experiments.ews import corruption_measure, network, row, sweep_setting, training_seconds
+from keras_robust.experiments.ews import corruption_measure, network, row, sweep_setting, training_log
 
 INTERVALS = (1, 2, 5, 10, 20, 50)
 COLUMNS = ("clean error", "corruption error")
@@ -37,7 +37,7 @@ def main(arguments=None):
         trials=options.trials,
         data_dir=options.data_dir,
     )
-    results["training_seconds"] = {each.name: training_seconds(each) for each in made}
+    results["training_seconds"] = {each.name: training_log(each)["seconds"] for each in made}
     write_results(results, output / "figure_5.json", columns=COLUMNS)
     draw(results, output)
 

@@ -50,6 +50,9 @@ def report(folder):
         columns = list(dict.fromkeys(key for row in results["rows"] for key in row["values"]))
         lines += [*markdown_table(results, columns[:2] if "clean error" in columns else columns), ""]
         lines += [*claims_table(name, results), ""]
+        if "training_accuracy" in results:
+            shares = (f"{row} {100 * share:.1f}" for row, share in results["training_accuracy"].items())
+            lines += [f"Accuracy on the training images in the last epoch: {', '.join(shares)}.\n"]
         lines += [f"- {note}" for note in results.get("notes", ())]
         lines += [""] if results.get("notes") else []
     note = folder / "NOTES.md"

@@ -9,7 +9,7 @@ of the paper's table; its rate is not given and is 0.1 here. Go on after a kill 
 
 from keras_robust.experiments import Line, draw_lines, run_study
 from keras_robust.experiments.command import provenance, study_parser, write_results
-from keras_robust.experiments.ews import METHODS, corruption_measure, network, row, setting_of
+from keras_robust.experiments.ews import METHODS, corruption_measure, network, row, setting_of, training_log
 from keras_robust.experiments.ews_paper import NOTES, TABLE_5, fractions
 
 COLUMNS = ("clean error", "corruption error")
@@ -27,8 +27,9 @@ def main(arguments=None):
     parser.add_argument("--official", help="folder of the published CIFAR-10-C")
     options = parser.parse_args(arguments)
     setting, output = setting_of(options), options.output / options.setting
+    made = rows(setting, output)
     results = run_study(
-        rows(setting, output),
+        made,
         corruption_measure(setting, output, official=options.official, data_dir=options.data_dir),
         title=f"Table 5, {options.setting} setting",
         setting=setting.question(official=options.official is not None),
@@ -36,6 +37,7 @@ def main(arguments=None):
         trials=options.trials,
         data_dir=options.data_dir,
     )
+    results["training_accuracy"] = {each.name: training_log(each)["history"][-1]["accuracy"] for each in made}
     results["notes"] = NOTES[5]
     write_results(results, output / "table_5.json", columns=COLUMNS)
     draw(results, output / "table_5.png")

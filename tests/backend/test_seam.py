@@ -167,3 +167,23 @@ def test_weight_offsets_are_on_for_the_gradient_and_off_after_the_step():
 
 def test_weight_offsets_leave_no_trace_where_the_step_is_zero():
     assert fitted(steps=5, learning_rate=0.0, offset=0.5)[0] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_compiled_memory_counts_arguments_and_results_or_is_not_known():
+    x = tensor(np.ones((100, 100)))
+    found = backend.compiled_memory(backend.jit(lambda each: each + 1), x)
+    assert (found is not None) == (keras.backend.backend() == "jax")
+    assert found is None or found >= 2 * 4 * 100**2
+
+
+def test_a_function_takes_the_gradient_that_it_brings():
+    @backend.custom_gradient
+    def tripled(x):
+        def gradient(*args, upstream=None):
+            return 3 * (args[0] if upstream is None else upstream)
+
+        return x + 0.0, gradient
+
+    value, gradient = backend.value_and_grad(lambda x: ops.sum(tripled(x)), tensor([1.0, 2.0]))
+    assert float(value) == 3.0
+    np.testing.assert_allclose(numpy(gradient), [3.0, 3.0], **CLOSE)
