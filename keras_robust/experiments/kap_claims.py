@@ -113,6 +113,27 @@ def findings(claim: Claim, results: Mapping[str, Any]) -> dict[str, Finding]:
     return found
 
 
+def verdict(claim: Claim, results: Mapping[str, Any]) -> str:
+    """Returns the verdict of all numbers of a claim together; `"mixed"` where they contradict each other."""
+    found = {each.verdict for each in findings(claim, results).values()} - {OPEN}
+    return "mixed" if len(found) > 1 else next(iter(found), OPEN)
+
+
+def claims_summary(claims: Sequence[Claim], results: Mapping[str, Any]) -> list[str]:
+    """Returns a Markdown list of claims, each with its verdict."""
+    return [f"- {claim.figure}: {claim.text}: **{verdict(claim, results)}**" for claim in claims]
+
+
+def topography_summary(results: Mapping[str, Any]) -> list[str]:
+    """Returns a Markdown list: which first layers are laid out more smoothly than 99 of 100 shuffled sheets."""
+    lines = []
+    for row in results["rows"]:
+        near, every, p = (row["values"][name]["mean"] for name in ("neighbours", "all pairs", "p"))
+        found = "neighbours are alike" if p <= 0.01 and near > every else "neighbours are like any two"
+        lines.append(f"- 7: {row['name']}: **{found}**")
+    return lines
+
+
 def claims_table(claims: Sequence[Claim], results: Mapping[str, Any]) -> list[str]:
     """Returns a Markdown table of claims, numbers in per cent."""
     lines = ["| figure | the paper | measured | should be higher | lower | difference | |", "|" + "---|" * 7]

@@ -73,20 +73,23 @@ def main(arguments=None):
 
 
 def draw(results, path):
-    """Draws each panel under AutoAttack, from the results alone."""
-    lines = {
-        f"{panel}: {TITLES[panel]}": robustness_lines(results, {name: label for label, name in names.items()})
-        for panel, names in results["panels"].items()
-    }
-    images = results["setting"]["autoattack_images"]
-    draw_lines(
-        lines,
-        path,
-        x_label="L2 epsilon",
-        y_label="accuracy under AutoAttack",
-        title=f"{results['title']}: {images} test images; {provenance(results)}",
-    )
-    print(f"Figure: {path}")
+    """Draws each panel under AutoAttack, and under PGD on more images, from the results alone."""
+    for attack, file in (("AutoAttack", path), ("PGD", path.with_name(f"{path.stem}_pgd.png"))):
+        lines = {
+            f"{panel}: {TITLES[panel]}": robustness_lines(
+                results, {row: label for label, row in names.items()}, attack
+            )
+            for panel, names in results["panels"].items()
+        }
+        images = results["setting"]["autoattack_images" if attack == "AutoAttack" else "other_images"]
+        draw_lines(
+            lines,
+            file,
+            x_label="L2 epsilon",
+            y_label=f"accuracy under {attack}",
+            title=f"{results['title']}: {images} test images; {provenance(results)}",
+        )
+        print(f"Figure: {file}")
 
 
 if __name__ == "__main__":

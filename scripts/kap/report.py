@@ -10,7 +10,14 @@ import json
 from pathlib import Path
 
 from keras_robust.experiments.command import provenance
-from keras_robust.experiments.kap_claims import CLAIMS, claims_table, sweep_table, topography_table
+from keras_robust.experiments.kap_claims import (
+    CLAIMS,
+    claims_summary,
+    claims_table,
+    sweep_table,
+    topography_summary,
+    topography_table,
+)
 
 FOLDER = Path(__file__).resolve().parents[1] / "results/kap"
 INTRODUCTION = """# The figures of the KAP paper in their small setting
@@ -42,6 +49,10 @@ def report(folder):
     results = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))}
     first = results["figure_5"]
     lines = [INTRODUCTION.format(provenance=provenance(first), **first["setting"])]
+    for name, claims in CLAIMS.items():
+        lines += claims_summary(claims, results[name]) if name in results else []
+    lines += topography_summary(results["figure_7"]) if "figure_7" in results else []
+    lines.append("")
     for name, claims in CLAIMS.items():
         if name not in results:
             continue

@@ -125,6 +125,7 @@ def test_claims_are_decided_beyond_the_interval_of_the_images():
         (finding,) = kap_claims.findings(claim, results).values()
         verdicts.append(finding.verdict)
     assert verdicts == ["agrees", "open", "contradicts"]
+    assert kap_claims.claims_summary([claim], results) == ["- 4a: deeper is better: **contradicts**"]
     assert "| 30.0 | 50.0 | -20.0 ± 5.9 | contradicts |" in kap_claims.claims_table([claim], results)[2]
 
 
