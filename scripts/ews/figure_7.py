@@ -8,6 +8,8 @@ Half of the channels of each layer and one of the two paths of the block are kep
 image only, so that no numbers stand beside ours.
 """
 
+import textwrap
+
 from keras_robust.analysis import block_vulnerability_figure
 from keras_robust.experiments import run_study
 from keras_robust.experiments.command import provenance, study_parser, write_results
@@ -43,7 +45,7 @@ def draw(results, study, path):
     setting = results["setting"]
     figure.suptitle(
         f"{results['title']}: {setting['subnets']} subnets a block, {setting['images']} test images\n"
-        f"{provenance(results)}",
+        f"{textwrap.fill(provenance(results), 60)}",
         fontsize="x-small",
     )
     figure.savefig(path, dpi=150)
