@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_robust import backend, models
 from keras_robust.certification import SmoothedClassifier
+from keras_robust.evaluation.metrics import code_commit
 from keras_robust.prediction import Predictor
 
 
@@ -54,6 +55,7 @@ def main() -> None:
     shares = [passes / whole for whole, passes in pairs]
     result = {
         "model": options.model,
+        "code_commit": code_commit(),
         "backend": f"{keras.backend.backend()} {backend.VERSION}",
         "device": backend.device_name(),
         "batch_size": options.batch_size,
