@@ -69,7 +69,8 @@ def _threat(metric: Metric) -> str:
 
 def _number(metric: Metric) -> dict[str, Any]:
     attack = metric.attack or {}
-    members = [each["name"] for each in attack.get("attacks", [attack]) if each.get("name")]
+    members = attack["attacks"] if metric.kind == "worst_case" else [attack]
+    members = [each["name"] for each in members if each.get("name")]
     return {
         "value": metric.value,
         "low": metric.low,

@@ -71,7 +71,7 @@ def _cell(metric: Metric) -> str:
 
 def _attack(metric: Metric) -> str:
     attack = metric.attack or {}
-    if "attacks" in attack:
+    if metric.kind == "worst_case":  # AutoAttack has an option of that name, too
         return "worst of " + ", ".join(dict.fromkeys(each["name"] for each in attack["attacks"]))
     return str(attack.get("name", ""))
 

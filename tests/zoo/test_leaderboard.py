@@ -32,7 +32,7 @@ def variant(entry, name, clean, robust, parameters, flags=()):
             kind="attack",
             norm="L2",
             epsilon=0.5,
-            attack={"name": "AutoAttack", "norm": "L2", "epsilon": 0.5, "version": "standard"},
+            attack={"name": "AutoAttack", "norm": "L2", "epsilon": 0.5, "version": "standard", "attacks": None},
             flags=list(flags),
             **same,
         ),
