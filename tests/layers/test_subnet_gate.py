@@ -105,7 +105,8 @@ def test_masks_enter_a_compiled_function_as_tensors(x):
     for mask in np.eye(6, dtype="float32"):
         outputs = numpy(compiled(ops.convert_to_tensor(mask), ops.convert_to_tensor(x)))
         np.testing.assert_allclose(outputs, by_hand(model, x, mask, 1, 1), atol=COMPILED_TOLERANCE)
-    assert len(traces) == (6 if keras.backend.backend() == "torch" else 1)
+    # PyTorch records at the third call; before that it runs eagerly.
+    assert len(traces) == (3 if keras.backend.backend() == "torch" else 1)
 
 
 def test_gates_hold_no_weights_and_survive_saving(x, tmp_path):

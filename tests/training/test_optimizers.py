@@ -81,7 +81,7 @@ def test_a_recipe_that_bounds_the_gradient_does_what_pytorch_does():
     content = {"name": "a.b", "dataset": {"name": "digits"}, "model": {"builder": "resnet8"}, "optimizer": table}
     recipe = parse_recipe(content | {"training": {"epochs": 1, "batch_size": 1}})
     expected = pytorchs(lambda optim, weights: optim.SGD(weights, lr=0.05, **options), max_norm=0.5)
-    assert_same(ours(pipeline.make_optimizer(recipe, STEPS)), expected)
+    assert_same(ours(pipeline.make_optimizer(recipe, [STEPS])), expected)
 
 
 def test_kerass_own_sgd_differs_so_the_oracle_can_tell():
