@@ -185,7 +185,7 @@ class Logits:
         Returns:
             A function of `*tensors`.
         """
-        if not backend.compiles_parts():
+        if backend.COMPILES:
             return lambda *tensors: function(self, *tensors)
         run = self._predictor.compiled(key, function)
         return lambda *tensors: run(*tensors, variables=self._variables)

@@ -68,10 +68,7 @@ class Subject:
         if count is None:
             count = min(self.recipe.evaluation.images if self.recipe else DEFAULT_IMAGES, len(test))
         x, y = test.take(count)
-        facts = test.fingerprint(count)
-        facts["first_index"] = facts.pop("first")
-        data = DataFingerprint.model_validate({"dataset": self.dataset, "split": "test", **facts})
-        return x, y, data
+        return x, y, DataFingerprint.of_test(self.dataset, test.fingerprint(count))
 
 
 def open_subject(text: str, *, dataset: str | None = None, fresh: bool = False) -> Subject:

@@ -22,12 +22,11 @@ Each of `jax.py`, `tensorflow.py` and `torch.py` defines the same names:
 - `loops_on_host()`: whether the host had better repeat a compiled step than run a compiled loop of steps. So it
   is where XLA compiles for a CPU, whose convolution rewrites leave loops out (a convolution's gradient costs some
   three times as much inside one), and on PyTorch, where a step is a graph and a loop is not.
-- `compiles_parts()`: whether a part of a function that is not compiled as a whole is worth compiling for itself:
-  on PyTorch, where a loop that ends when something has settled keeps a function eager.
 - `synchronize(nest)`: waits until the tensors are computed, for timing.
 - `device_name()`: the accelerator or processor that tensors live on, in words.
 - `VERSION`: version of the framework.
-- `COMPILES`: whether `jit` compiles, so that a loop over parts of a tensor updates it in place.
+- `COMPILES`: whether `jit` compiles whatever it is given. Where it does not, on PyTorch, a part of a function that
+  looks at values (a loop that ends when something has settled) is worth a `jit` of its own.
 """
 
 import keras
@@ -39,7 +38,6 @@ if _NAME == "jax":
     from keras_robust.backend.jax import VERSION as VERSION
     from keras_robust.backend.jax import TrainStep as TrainStep
     from keras_robust.backend.jax import compiled_memory as compiled_memory
-    from keras_robust.backend.jax import compiles_parts as compiles_parts
     from keras_robust.backend.jax import custom_gradient as custom_gradient
     from keras_robust.backend.jax import device_name as device_name
     from keras_robust.backend.jax import jit as jit
@@ -52,7 +50,6 @@ elif _NAME == "tensorflow":
     from keras_robust.backend.tensorflow import VERSION as VERSION
     from keras_robust.backend.tensorflow import TrainStep as TrainStep  # type: ignore[assignment]
     from keras_robust.backend.tensorflow import compiled_memory as compiled_memory
-    from keras_robust.backend.tensorflow import compiles_parts as compiles_parts
     from keras_robust.backend.tensorflow import custom_gradient as custom_gradient
     from keras_robust.backend.tensorflow import device_name as device_name
     from keras_robust.backend.tensorflow import jit as jit
@@ -65,7 +62,6 @@ elif _NAME == "torch":
     from keras_robust.backend.torch import VERSION as VERSION
     from keras_robust.backend.torch import TrainStep as TrainStep  # type: ignore[assignment]
     from keras_robust.backend.torch import compiled_memory as compiled_memory
-    from keras_robust.backend.torch import compiles_parts as compiles_parts
     from keras_robust.backend.torch import custom_gradient as custom_gradient
     from keras_robust.backend.torch import device_name as device_name
     from keras_robust.backend.torch import jit as jit

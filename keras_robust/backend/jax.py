@@ -37,11 +37,6 @@ def compiled_memory(fn, *tensors):
     return whole - found.alias_size_in_bytes
 
 
-def compiles_parts():
-    """No: the whole is."""
-    return False
-
-
 def synchronize(nest):
     """Waits until every tensor of the nest is computed."""
     return jax.block_until_ready(nest)

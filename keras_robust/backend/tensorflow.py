@@ -42,11 +42,6 @@ def compiled_memory(fn, *tensors):
     """None: TensorFlow keeps what XLA has assigned to itself."""
 
 
-def compiles_parts():
-    """No: the whole is."""
-    return False
-
-
 def synchronize(nest):
     """Waits until every tensor of the nest is computed."""
     tf.nest.map_structure(lambda tensor: tensor.numpy(), nest)

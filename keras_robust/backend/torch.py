@@ -44,11 +44,6 @@ def loops_on_host():
     return True
 
 
-def compiles_parts():
-    """Yes: a whole that looks at values is not recorded, its parts are."""
-    return True
-
-
 def custom_gradient(fn):
     """Gives a function the gradient that it returns beside its value, where PyTorch can record that."""
     outside_graphs = keras.ops.custom_gradient(fn)

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,6 +59,12 @@ class DataFingerprint(Record):
             count=len(x),
             sha256=digest.hexdigest(),
         )
+
+    @classmethod
+    def of_test(cls, dataset: str, facts: Mapping[str, Any]) -> "DataFingerprint":
+        """Describes test images of a data set from the `facts` that `Split.fingerprint` gives."""
+        facts = dict(facts)
+        return cls(dataset=dataset, split="test", first_index=facts.pop("first"), **facts)
 
 
 class Environment(Record):

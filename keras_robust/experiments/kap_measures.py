@@ -220,6 +220,11 @@ def shifts(setting: Setting, *, copies: int, sigma: float = 0.1, data_dir: str |
         attack = AutoAttack("L2", setting.epsilon)
         x, y = _first_images(recipe, setting.images, data_dir)
         right = np.flatnonzero(Predictor.of(model).predict(x).argmax(-1) == y)
+        if not len(right):
+            raise ValueError(
+                "The activation shift starts from images that the network classifies correctly. "
+                f"Received: none among the first {len(x)} of {recipe.name}. Train it longer, or take more images."
+            )
         one = np.random.default_rng(setting.seed).permutation(right)[:1]
         perturbed = {
             "noise": noisy_copies(x[one], sigma, count=copies, seed=setting.seed),

@@ -48,9 +48,7 @@ def attacked_and_noisy(
         test = datasets.load(recipe.dataset.name, data_dir=data_dir).test
         count = min(images, len(test))
         x, y = test.take(count)
-        facts = test.fingerprint(count)
-        facts["first_index"] = facts.pop("first")
-        data = DataFingerprint.model_validate({"dataset": recipe.dataset.name, "split": "test", **facts})
+        data = DataFingerprint.of_test(recipe.dataset.name, test.fingerprint(count))
         metrics = evaluate(
             model,
             x,

@@ -3,9 +3,7 @@
 import keras
 from keras import ops
 
-from keras_robust import backend
 from keras_robust.checks import check_choice, check_positive_integer
-from keras_robust.layers import map_product
 from keras_robust.layers.box_filter import BoxFilter
 
 MODES = ("smoothing", "unsharp")
@@ -111,12 +109,8 @@ class WeightMap(keras.layers.Layer):
         first = self.data_format == "channels_first"
         filter_ = self._filter()
         lengths = self._output_size(*(inputs.shape[axis] for axis in self._axes()))
-        if backend.COMPILES and not first and map_product.fits(inputs.shape, lengths[0], filter_):
-            kernel = ops.convert_to_tensor(self.kernel)
-            outputs = map_product.banded_product(inputs, kernel, filter_, lengths)
-        else:
-            equation = "bihw,hwio->bohw" if first else "bhwi,hwio->bhwo"
-            outputs = filter_(ops.einsum(equation, inputs, self.kernel), lengths)
+        equation = "bihw,hwio->bohw" if first else "bhwi,hwio->bhwo"
+        outputs = filter_(ops.einsum(equation, inputs, self.kernel), lengths)
         if self.bias is not None:
             outputs = outputs + (
                 ops.transpose(self.bias, (2, 0, 1)) if first else ops.convert_to_tensor(self.bias)

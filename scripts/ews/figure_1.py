@@ -13,7 +13,7 @@ from keras_robust.experiments import run_study
 from keras_robust.experiments.command import provenance, study_parser, write_results
 from keras_robust.experiments.ews import network, read_accuracies, row, setting_of, subnet_measure
 
-METHODS = ("vanilla", "dropout", "random", "ews")
+METHODS = ("vanilla", "dropout", "random", "l1", "ews")
 PAPER = {"vanilla": {"clean, subnets below 20%": 0.5}}
 NOTES = (
     "The paper gives the figure as an image only; its text says that more than half of the subnets of the vanilla "

@@ -73,6 +73,18 @@ def test_recorded_graph_follows_the_weights(net, batch, recorded):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
+def test_recorded_graph_follows_training(net, batch, recorded):
+    run = Predictor.of(net).compiled("gradient", gradient)
+    for _ in range(4):
+        run(*batch)
+    net.compile(keras.optimizers.Adam(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    net.train_on_batch(*map(ops.convert_to_numpy, batch))
+    after, expected = numbers(run(*batch)), numbers(gradient(net, *batch))
+    assert len(recorded) == 1
+    for a, b in zip(after, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_function_that_looks_at_values_stays_eager(net, batch, recorded):
     def doubled(logits, x):
         return ops.while_loop(lambda each: ops.max(each) < 1.0, lambda each: (2 * each,), (ops.abs(logits(x)),))[0]

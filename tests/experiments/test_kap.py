@@ -161,7 +161,8 @@ class OneStep:
 @pytest.mark.once
 def test_tables_and_figures_of_an_attack_run_from_end_to_end(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
-    monkeypatch.setitem(kap.SETTINGS, "small", dataclasses.replace(TINY, images=20))
+    # Of so many images a network after one epoch gets some right, whatever the machine's rounding.
+    monkeypatch.setitem(kap.SETTINGS, "small", dataclasses.replace(TINY, images=300))
     monkeypatch.setattr(kap_measures, "AutoAttack", OneStep)
     for name in ("table_2", "table_a3", "figures_a2_a3_a4", "figure_6"):
         module = script(name)

@@ -6,8 +6,7 @@ import pytest
 from keras import ops
 
 from keras_robust import backend
-from keras_robust.layers import WeightMap, map_product
-from keras_robust.layers.box_filter import BoxFilter
+from keras_robust.layers import WeightMap
 from tests.layers.precision import float64
 
 # Sums of at most some hundred numbers of order 1 in float64.
@@ -106,48 +105,6 @@ def test_window_of_any_width_is_summed(rng):
             expected = brute_force(x, kernel, None, kernel_size=kernel_size)
             outputs = backend.jit(lambda images, layer=layer: layer(images))(ops.convert_to_tensor(x))
             np.testing.assert_allclose(ops.convert_to_numpy(outputs), expected, atol=ROUNDING)
-
-
-BANDED = {
-    "smoothing": (BoxFilter(3), 18),
-    "normalized_even_same": (BoxFilter(2, before=0, box=0.25), 20),
-    "padded_by_1": (BoxFilter(4, before=1), 25),
-    "unsharp": (BoxFilter(3, before=1, box=-1.0, middle=2.0), 17),
-}
-
-
-@pytest.mark.parametrize("name", BANDED)
-def test_product_by_bands_equals_the_whole_one_with_its_gradients(name, rng):
-    filter_, rows = BANDED[name]
-    height, width = 20 if name != "padded_by_1" else 26, 6
-    height = rows if name == "unsharp" else height
-    columns = {"smoothing": 4, "padded_by_1": 5}.get(name, width)
-    shape = (3, height, width, 2)
-    assert map_product.fits(shape, rows, filter_, large=0)
-    assert not map_product.fits(shape, rows, filter_)
-    with float64():
-        x, kernel, weights = (
-            ops.convert_to_tensor(rng.normal(size=size))
-            for size in ((3, height, width, 2), (height, width, 2, 5), (3, rows, columns, 5))
-        )
-
-        def whole(tensors):
-            product = ops.einsum("bhwi,hwio->bhwo", *tensors)
-            outputs = filter_(product, (rows, columns))
-            return ops.sum(outputs * weights), outputs
-
-        def by_bands(tensors):
-            outputs = map_product.banded_product(*tensors, filter_, (rows, columns))
-            return ops.sum(outputs * weights), outputs
-
-        found = [
-            backend.jit(lambda nest, function=function: backend.value_and_grad(function, nest, True))([x, kernel])
-            for function in (whole, by_bands)
-        ]
-        for expected, banded in zip(*(keras.tree.flatten(each) for each in found), strict=True):
-            np.testing.assert_allclose(
-                ops.convert_to_numpy(banded), ops.convert_to_numpy(expected), atol=10 * ROUNDING
-            )
 
 
 def test_initial_weights_are_uniform_within_one_over_the_root_of_the_inputs():
