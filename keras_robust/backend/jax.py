@@ -1,5 +1,7 @@
 """JAX side of the seam; the contract is stated in `keras_robust.backend`."""
 
+import contextlib
+
 import jax
 import keras
 
@@ -23,6 +25,11 @@ def jit(fn):
 def loops_on_host():
     """Tells whether XLA compiles for a CPU."""
     return jax.default_backend() == "cpu"
+
+
+def full_precision():
+    """Multiplies in float32 where an accelerator would round to TensorFloat-32."""
+    return contextlib.nullcontext() if jax.default_backend() == "cpu" else jax.default_matmul_precision("highest")
 
 
 def custom_gradient(fn):

@@ -1,5 +1,6 @@
 """TensorFlow side of the seam; the contract is stated in `keras_robust.backend`."""
 
+import contextlib
 import functools
 
 import keras
@@ -31,6 +32,17 @@ def jit(fn):
 def loops_on_host():
     """Tells whether XLA compiles for a CPU."""
     return not tf.config.list_physical_devices("GPU")
+
+
+@contextlib.contextmanager
+def full_precision():
+    """Multiplies in float32 where an accelerator would round to TensorFloat-32."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def custom_gradient(fn):

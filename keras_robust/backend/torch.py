@@ -1,5 +1,7 @@
 """PyTorch side of the seam; the contract is stated in `keras_robust.backend`."""
 
+import contextlib
+
 import keras
 import torch
 from keras import tree
@@ -42,6 +44,20 @@ def normal(shape, key):
 def loops_on_host():
     """Yes: a step is recorded as a graph, a loop is not."""
     return True
+
+
+@contextlib.contextmanager
+def full_precision():
+    """Multiplies in float32 where an accelerator would round to TensorFloat-32."""
+    places = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            place.allow_tf32 = False
+        yield
+    finally:
+        for place, allowed in zip(places, before, strict=True):
+            place.allow_tf32 = allowed
 
 
 def custom_gradient(fn):

@@ -187,3 +187,11 @@ def test_a_function_takes_the_gradient_that_it_brings():
     value, gradient = backend.value_and_grad(lambda x: ops.sum(tripled(x)), tensor([1.0, 2.0]))
     assert float(value) == 3.0
     np.testing.assert_allclose(numpy(gradient), [3.0, 3.0], **CLOSE)
+
+
+def test_full_precision_multiplies_in_float32(rng):
+    a, b = rng.normal(size=(64, 256)).astype("float32"), rng.normal(size=(256, 64)).astype("float32")
+    with backend.full_precision():
+        product = backend.jit(ops.matmul)(ops.convert_to_tensor(a), ops.convert_to_tensor(b))
+    # TensorFloat-32 keeps 10 bits: an error of some 1e-2 here.
+    np.testing.assert_allclose(numpy(product), a.astype("float64") @ b.astype("float64"), atol=1e-4)
