@@ -19,8 +19,8 @@ Each of `jax.py`, `tensorflow.py` and `torch.py` defines the same names:
   differentiates the function itself.
 - `compiled_memory(fn, *tensors)`: bytes that a function of `jit` needs at its peak, arguments and results
   included, as its compiler laid them out; None where the framework does not tell.
-- `compiled_program(fn, *tensors)`: text of what a function of `jit` was compiled to, without names: equal programs have
-  equal text; None where nothing is compiled.
+- `compiled_program(fn, *tensors)`: text of what a function of `jit` was compiled to, without names: equal programs
+  have equal text; None where nothing is compiled.
 - `full_precision()`: context in which float32 products are computed in float32, also on accelerators that round
   their factors to TensorFloat-32 otherwise. What is compiled within it keeps that precision.
 - `loops_on_host()`: whether the host had better repeat a compiled step than run a compiled loop of steps. So it

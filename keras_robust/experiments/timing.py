@@ -77,7 +77,7 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[
         ValueError: If so few values have no such interval.
     """
     ordered = np.sort(np.asarray(values, "float64"))
-    # The largest k so that fewer than k of the values lie below the median with probability <= (1 - confidence) / 2.
+    # The largest k so that fewer than k values lie below the median with probability <= (1 - confidence) / 2.
     k = int(stats.binom.ppf((1 - confidence) / 2, len(ordered), 0.5))
     if k < 1:
         raise ValueError(

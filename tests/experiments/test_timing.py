@@ -41,5 +41,5 @@ def test_the_interval_of_a_median_covers_it_as_often_as_it_says():
 
 
 def test_too_few_values_have_no_interval():
-    with pytest.raises(ValueError, match="needs more values. Received: 5"):
+    with pytest.raises(ValueError, match="needs more values"):
         median_interval([1.0] * 5)
