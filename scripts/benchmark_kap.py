@@ -2,11 +2,12 @@
 
     python scripts/benchmark_kap.py --model resnet18 --output benchmark_kap.json
 
-Each variant is timed in blocks of plain, variant, variant, plain; its ratio is the median over the blocks, with the
-95 % interval of that median. `kernels` averages the kernels, as our builders do; `activations` pools the outputs with
-KAP layers; `folded` is `fold_kap` of the first; `again` is the plain net built and compiled a second time: what it
-differs from 1 by, the clock cannot tell. `same_program` says whether what a net was compiled to for inference equals
-the plain net's, instruction by instruction. The paper (table A2): 1.16 in training, 1.31 at inference.
+Each variant is timed in blocks of plain, variant, variant, plain; its ratio is the median over the blocks, with
+the 95 % interval of that median. `kernels` averages the kernels, as our builders do; `activations` pools the
+outputs with KAP layers; `folded` is `fold_kap` of the first; `again` is the plain net built and compiled a second
+time: what it differs from 1 by, the clock cannot tell. `same_program` says whether what a net was compiled to for
+inference equals the plain net's, instruction by instruction. The paper (table A2): 1.16 in training, 1.31 at
+inference.
 
 Backends that the output file already has and that are not run again keep their numbers.
 """
