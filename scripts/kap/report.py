@@ -126,8 +126,8 @@ OTHERS = {
     "figures_a3_a4": (
         "Figures A2 to A4: how far noise and AutoAttack move the activations",
         ["figure_a2", "figure_a3", "figure_a4"],
-        "Distance of the activations over their clean norm, mean over those of the first {images} test images "
-        "that the network classifies correctly (A4); A3 has {copies} copies of one image. The paper shows pictures.",
+        "Distance of the activations over their clean norm, mean over those of the first {images} images that "
+        "the network classifies correctly (A4); A3 has {copies} copies of one image. The paper has pictures.",
     ),
 }
 TABLES = {
