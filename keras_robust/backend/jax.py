@@ -6,6 +6,7 @@ import jax
 import keras
 
 from keras_robust.backend.counter_normal import normal as normal
+from keras_robust.backend.xla_text import without_names
 
 VERSION = jax.__version__
 COMPILES = True
@@ -42,6 +43,11 @@ def compiled_memory(fn, *tensors):
     found = fn.lower(*tensors).compile().memory_analysis()
     whole = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
     return whole - found.alias_size_in_bytes
+
+
+def compiled_program(fn, *tensors):
+    """What XLA runs."""
+    return without_names(fn.lower(*tensors).compile().as_text())
 
 
 def synchronize(nest):

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_robust.backend.counter_normal import normal as normal
+from keras_robust.backend.xla_text import without_names
 
 VERSION = tf.__version__
 COMPILES = True
@@ -52,6 +53,11 @@ def custom_gradient(fn):
 
 def compiled_memory(fn, *tensors):
     """None: TensorFlow keeps what XLA has assigned to itself."""
+
+
+def compiled_program(fn, *tensors):
+    """What XLA runs."""
+    return without_names(fn.experimental_get_compiler_ir(*tensors)(stage="optimized_hlo"))
 
 
 def synchronize(nest):

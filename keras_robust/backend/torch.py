@@ -77,6 +77,10 @@ def compiled_memory(fn, *tensors):
     """None: nothing is compiled."""
 
 
+def compiled_program(fn, *tensors):
+    """None: nothing is compiled."""
+
+
 def synchronize(nest):
     """Waits until every tensor of the nest is computed."""
     if torch.cuda.is_available():
