@@ -5,10 +5,11 @@
 One run: 32 to 32 channels of 28 x 28, smoothing and unsharp, against the 3 x 3 convolution of 33 to 33 channels.
 A training step is the gradient with respect to the input and the weights, and the update of the weights. Layers
 take turns; each ratio is the median over the turns of seconds over the convolution's seconds of the same turn.
-Memory of a forward pass is its peak over the bytes of weights, input and output; of a training step, whose
-results are the gradient of the input and the new weights, over twice those: each of them has a gradient of its
-size. On JAX the peak is what the compiler has assigned, to the byte; on TensorFlow how far the process's peak
-grows when a pass of a large batch, and then a training step of it, follow those of a small one.
+`forward` and `training` are a peak over the bytes of weights, input and output. `training_with_gradients` is over
+twice those: each of them has a gradient of its size, and a step that returns the gradient of the input and the new
+weights holds most of them at once. On JAX the peak is what the compiler has assigned, to the byte; on TensorFlow
+how far the process's peak grows when a pass of a large batch, and then a training step of it, follow those of a
+small one.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 
 SIZE, MAPS, KERNELS = 28, 32, 33
 LAYERS = ("convolution", "smoothing", "unsharp")
+MEMORIES = ("forward", "training", "training_with_gradients")
 
 
 def main():
@@ -43,7 +45,8 @@ def main():
         results[name]["memory"] = {layer: run_part(options, name, layer) for layer in LAYERS[1:]}
         print(f"{name:11}", *(f"{key} {value:.3f}" for key, value in results[name]["ratio"].items()), sep="  ")
         for layer, found in results[name]["memory"].items():
-            print(f"{'':11}  memory of {layer}: {found['forward']:.2f} forward, {found['training']:.2f} training")
+            parts = ", ".join(f"{name} {found[name]:.2f}" for name in MEMORIES)
+            print(f"{'':11}  memory of {layer}: {parts}")
     options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
@@ -91,6 +94,7 @@ def measure_time(options):
     import keras
 
     from keras_robust import backend
+    from keras_robust.evaluation.metrics import code_commit
 
     runs = {kind: steps(kind, options.batch_size)[1] for kind in LAYERS}
     for run in runs.values():
@@ -105,6 +109,7 @@ def measure_time(options):
         kind: sorted(a / b for a, b in zip(seconds[kind], seconds["convolution"], strict=True)) for kind in LAYERS
     }
     return {
+        "code_commit": code_commit(),
         "batch_size": options.batch_size,
         "backend": f"{keras.backend.backend()} {backend.VERSION}",
         "keras": keras.__version__,
@@ -119,7 +124,7 @@ def measure_memory(options):
     def peak():
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts in KiB
 
-    for run in steps(options.part, 2)[:2]:
+    for run in steps(options.part, 32)[:2]:  # enough images for parts, whose compilation is not counted
         run()
     before = peak()
     forward, training, held, (of_forward, of_training) = steps(options.part, options.memory_batch_size)
@@ -134,7 +139,8 @@ def measure_memory(options):
         "bytes_held": held,
         "measured_by": measured_by,
         "forward": round(of_forward / held, 3),
-        "training": round(of_training / (2 * held), 3),
+        "training": round(of_training / held, 3),
+        "training_with_gradients": round(of_training / (2 * held), 3),
     }
 
 

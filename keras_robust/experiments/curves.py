@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from keras_robust.checks import check_choice
 from keras_robust.evaluation.metrics import wilson_interval
-from keras_robust.experiments.figure import Line
+from keras_robust.experiments.command import provenance
+from keras_robust.experiments.figure import Line, draw_lines
 
 _NAMES = {"noise": r"error uniform noise ([0-9.e-]+)", "attack": r"error FGSM Linf ([0-9.e-]+)"}
 
@@ -35,6 +37,8 @@ def curve(row: Mapping[str, Any], kind: str, *, reading: str = "divide") -> dict
 def error_lines(results: Mapping[str, Any], kind: str, *, reading: str = "divide") -> list[Line]:
     """Returns one line a row, in per cent, with the deviation over the trials where there are several.
 
+    Labels have the row's error on clean images, and the paper's where it prints one.
+
     Args:
         results: What `run_study` returned.
         kind: As for `curve`.
@@ -45,8 +49,30 @@ def error_lines(results: Mapping[str, Any], kind: str, *, reading: str = "divide
         levels = curve(row, kind, reading=reading)
         numbers = list(levels.values())
         spread = None if numbers[0]["deviation"] is None else [100 * each["deviation"] for each in numbers]
-        lines.append(Line(row["name"], list(levels), [100 * each["mean"] for each in numbers], spread))
+        label = f"{row['name']} ({100 * numbers[0]['mean']:.2f}"
+        paper = row["paper"].get("error clean")
+        label += ")" if paper is None else f", paper {100 * paper:.2f})"
+        lines.append(Line(label, list(levels), [100 * each["mean"] for each in numbers], spread))
     return lines
+
+
+def draw_curves(results: Mapping[str, Any], path: str | Path) -> None:
+    """Draws test error against the noise, a panel for each reading that was measured, and against FGSM's epsilon.
+
+    Args:
+        results: What `run_study` returned or wrote.
+        path: Image file to write.
+    """
+    measured = readings(results)
+    panels = {f"uniform noise ({name})": error_lines(results, "noise", reading=name) for name in measured}
+    panels["FGSM, Linf"] = error_lines(results, "attack")
+    draw_lines(
+        panels,
+        path,
+        x_label=[*("upper bound of the noise" for _ in measured), "epsilon"],
+        y_label="test error, %",
+        title=f"{results['title']}: {results['setting']['images']} test images; {provenance(results)}",
+    )
 
 
 def readings(results: Mapping[str, Any]) -> list[str]:

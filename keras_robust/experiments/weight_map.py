@@ -10,7 +10,7 @@ from keras_robust.attacks import FGSM
 from keras_robust.checks import check_choice
 from keras_robust.evaluation.noise import Uniform
 from keras_robust.experiments.measures import attacked_and_noisy
-from keras_robust.experiments.study import Row, change
+from keras_robust.experiments.study import Row, change, run_study
 from keras_robust.pipeline import WEIGHTS
 from keras_robust.training.recipe import Recipe, load_recipe
 from keras_robust.zoo.entry import RECIPE
@@ -142,6 +142,42 @@ def errors(
         return {f"error {name}": 1 - value for name, value in measure(model, recipe, folder).items()}
 
     return of
+
+
+def measure_table(
+    number: int,
+    rows: Sequence[Row],
+    *,
+    setting: str,
+    output: str | Path,
+    trials: int | None = None,
+    data_dir: str | Path | None = None,
+    **asked: Any,
+) -> dict[str, Any]:
+    """Trains and measures rows of a table of test errors, see `run_study`.
+
+    Args:
+        number: Number of the table.
+        rows: Rows of `table`.
+        setting: The setting that they have.
+        output: Folder of the study.
+        trials: Trainings of each row; None for the setting's.
+        data_dir: Folder of TensorFlow Datasets.
+        **asked: Options of `errors` that decide the numbers.
+
+    Returns:
+        What was written to `output/results.json`.
+    """
+    dataset = TABLES[number]
+    return run_study(
+        rows,
+        errors(dataset, **asked, data_dir=data_dir),
+        title=f"Table {number} of Amer and Maul, 2019 ({dataset}, setting {setting})",
+        setting={**asked, "epsilons": EPSILONS[dataset], "widths": WIDTHS},
+        output=output,
+        trials=trials or TRIALS[setting],
+        data_dir=data_dir,
+    )
 
 
 def columns(dataset: str) -> list[str]:

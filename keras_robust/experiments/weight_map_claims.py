@@ -1,10 +1,15 @@
 """What the weight map paper says of robustness, beside what a study shows."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from keras_robust.analysis import variance_amplification
+from keras_robust.evaluation.metrics import Environment
+from keras_robust.evaluation.noise import Gaussian
 from keras_robust.experiments.curves import compare, readings
+from keras_robust.subject import Subject
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +89,8 @@ def verdicts(results: Mapping[str, Any], table: int) -> list[dict[str, Any]]:
         table: Number of the table.
 
     Returns:
-        For each claim, and for each reading of the noise that was measured, the claim and what `compare` found.
+        For each claim, and for each reading of the noise that was measured, the claim, what `compare` found, and
+        whether that is the paper's verdict (None where we do not know the paper's).
     """
     present = {row["name"] for row in results["rows"]}
     found = []
@@ -96,5 +102,47 @@ def verdicts(results: Mapping[str, Any], table: int) -> list[dict[str, Any]]:
             ours = compare(
                 results, claim.first, claim.second, claim.kind, images=results["setting"]["images"], **options
             )
-            found.append({**dataclasses.asdict(claim), **options, **ours})
+            agrees = None if claim.paper is None else claim.paper == ours["verdict"]
+            found.append({**dataclasses.asdict(claim), **options, **ours, "agrees": agrees})
     return found
+
+
+def claims_report(
+    studies: Sequence[tuple[int, Mapping[str, Any]]],
+    subjects: Sequence[Subject],
+    *,
+    images: int = 1_000,
+    sigma: float = 0.1,
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+) -> dict[str, Any]:
+    """Judges the claims of several studies and measures how the layers of networks amplify variance.
+
+    Args:
+        studies: Number of the table and what `run_study` returned, for each.
+        subjects: Networks of one data set, whose variance is measured; none are fine.
+        images: First test images of the variances.
+        sigma: Standard deviation of the Gaussian noise of the variances.
+        seed: Seed of that noise.
+        data_dir: Folder of TensorFlow Datasets.
+
+    Returns:
+        The verdicts, and the variances by name of the network and layer, as JSON.
+    """
+    found: dict[str, Any] = {"verdicts": [], "variance": {}}
+    for table, results in studies:
+        found["verdicts"] += [{"study": results["title"], **each} for each in verdicts(results, table)]
+    for subject in subjects:
+        x, y, data = subject.test_images(images, data_dir)
+        noisy = Gaussian(sigma)(x, seed=seed)
+        layers = variance_amplification(subject.load(), x, y, noisy)
+        found["variance"][subject.name] = [dataclasses.asdict(layer) for layer in layers]
+        found |= {"sigma": sigma, "seed": seed, "data": data.model_dump()}
+    return found | {"environment": Environment.here().model_dump()}
+
+
+def sentence(verdict: Mapping[str, Any]) -> str:
+    """Returns one of the verdicts as a line of text."""
+    against = f"{verdict['first']} against {verdict['second']}, {verdict['kind']} {verdict.get('reading', '')}"
+    paper = verdict["paper"] or "not known"
+    return f"table {verdict['table']}, {against.strip()}: {verdict['verdict']} (paper: {paper})"

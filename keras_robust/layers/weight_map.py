@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_robust.checks import check_choice, check_positive_integer
 from keras_robust.layers.box_filter import BoxFilter
+from keras_robust.layers.map_product import filtered_product
 
 MODES = ("smoothing", "unsharp")
 
@@ -107,10 +108,9 @@ class WeightMap(keras.layers.Layer):
         """Applies the maps, the box filter and the bias."""
         self._check_size(inputs.shape)
         first = self.data_format == "channels_first"
-        filter_ = self._filter()
         lengths = self._output_size(*(inputs.shape[axis] for axis in self._axes()))
-        equation = "bihw,hwio->bohw" if first else "bhwi,hwio->bhwo"
-        outputs = filter_(ops.einsum(equation, inputs, self.kernel), lengths)
+        kernel = ops.cast(self.kernel, self.compute_dtype)
+        outputs = filtered_product(inputs, kernel, self._filter(), lengths)
         if self.bias is not None:
             outputs = outputs + (
                 ops.transpose(self.bias, (2, 0, 1)) if first else ops.convert_to_tensor(self.bias)

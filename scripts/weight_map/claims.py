@@ -8,7 +8,6 @@ layers' variance amplification is measured under Gaussian noise.
 """
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 
@@ -24,30 +23,24 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("reports/weight_map/claims.json"))
     options = parser.parse_args()
 
-    from keras_robust.analysis import variance_amplification
-    from keras_robust.evaluation.metrics import Environment
-    from keras_robust.evaluation.noise import Gaussian
-    from keras_robust.experiments.weight_map_claims import verdicts
+    from keras_robust.experiments.weight_map_claims import claims_report, sentence
     from keras_robust.files import write_atomically
     from keras_robust.subject import open_subject
 
-    found = {"verdicts": [], "variance": {}}
-    for table, _, path in (text.partition("=") for text in options.results):
-        results = json.loads(Path(path).read_text(encoding="utf-8"))
-        found["verdicts"] += [{"study": results["title"], **each} for each in verdicts(results, int(table))]
-    for each in found["verdicts"]:
-        against = f"{each['first']} against {each['second']}, {each['kind']} {each.get('reading', '')}"
-        print(f"table {each['table']}: {against}: {each['verdict']} (paper: {each['paper'] or 'not known'})")
-    for subject in map(open_subject, options.entries):
-        x, y, data = subject.test_images(options.images, options.data_dir)
-        noisy = Gaussian(options.sigma)(x, seed=options.seed)
-        layers = variance_amplification(subject.load(), x, y, noisy)
-        found["variance"][subject.name] = [dataclasses.asdict(layer) for layer in layers]
-        found |= {"sigma": options.sigma, "seed": options.seed, "data": data.model_dump()}
+    pairs = [text.partition("=") for text in options.results]
+    found = claims_report(
+        [(int(table), json.loads(Path(path).read_text(encoding="utf-8"))) for table, _, path in pairs],
+        [open_subject(entry) for entry in options.entries],
+        images=options.images,
+        sigma=options.sigma,
+        seed=options.seed,
+        data_dir=options.data_dir,
+    )
+    print(*map(sentence, found["verdicts"]), sep="\n")
+    for name, layers in found["variance"].items():
         for layer in layers:
-            numbers = {key: value for key, value in dataclasses.asdict(layer).items() if value is not None}
-            print(subject.name, *(f"{k} {v:.3g}" if k != "layer" else v for k, v in numbers.items()), sep="  ")
-    found["environment"] = Environment.here().model_dump()
+            numbers = {key: value for key, value in layer.items() if value is not None}
+            print(name, *(f"{k} {v:.3g}" if k != "layer" else v for k, v in numbers.items()), sep="  ")
     write_atomically(options.output, json.dumps(found, indent=1) + "\n")
 
 

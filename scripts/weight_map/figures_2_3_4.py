@@ -19,23 +19,10 @@ def main():
     if options.output and len(options.results) > 1:
         parser.error("--output is for one result file")
 
-    from keras_robust.experiments import draw_lines
-    from keras_robust.experiments.command import provenance
-    from keras_robust.experiments.curves import error_lines, readings
+    from keras_robust.experiments.curves import draw_curves
 
     for path in options.results:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        measured = readings(results)
-        panels = {f"uniform noise ({name})": error_lines(results, "noise", reading=name) for name in measured}
-        panels["FGSM, Linf"] = error_lines(results, "attack")
-        images = results["setting"]["images"]
-        draw_lines(
-            panels,
-            options.output or path.with_name("curves.png"),
-            x_label=[*("upper bound of the noise" for _ in measured), "epsilon"],
-            y_label="test error, %",
-            title=f"{results['title']}: {images} test images; {provenance(results)}",
-        )
+        draw_curves(json.loads(path.read_text(encoding="utf-8")), options.output or path.with_name("curves.png"))
 
 
 if __name__ == "__main__":

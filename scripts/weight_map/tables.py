@@ -32,24 +32,24 @@ def main():
 
     from rich.console import Console
 
-    from keras_robust.experiments import run_study, study_table, weight_map
+    from keras_robust.experiments import study_table, weight_map
 
     rows = weight_map.table(options.table, options.setting, epochs=options.epochs, entries=options.entries)
     known = [row.name for row in rows]
     if unknown := set(options.rows or known) - set(known):
         parser.error(f"--rows must be among {', '.join(known)}; received {', '.join(sorted(unknown))}")
-    dataset = weight_map.TABLES[options.table]
-    asked = {"images": options.images, "rescale": options.rescale, "seed": options.seed}
-    results = run_study(
+    results = weight_map.measure_table(
+        options.table,
         [row for row in rows if row.name in (options.rows or known)],
-        weight_map.errors(dataset, **asked, data_dir=options.data_dir),
-        title=f"Table {options.table} of Amer and Maul, 2019 ({dataset}, setting {options.setting})",
-        setting={**asked, "epsilons": weight_map.EPSILONS[dataset], "widths": weight_map.WIDTHS},
+        setting=options.setting,
+        images=options.images,
+        rescale=options.rescale,
+        seed=options.seed,
         output=options.output or Path(f"reports/weight_map/table_{options.table}_{options.setting}"),
-        trials=options.trials or weight_map.TRIALS[options.setting],
+        trials=options.trials,
         data_dir=options.data_dir,
     )
-    Console().print(study_table(results, columns=weight_map.columns(dataset)))
+    Console().print(study_table(results, columns=weight_map.columns(weight_map.TABLES[options.table])))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
+import importlib.util
 import json
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from keras_robust import models
+from keras_robust import datasets, models, pipeline
 from keras_robust.experiments import change, draw_lines, run_study, weight_map
 from keras_robust.experiments.curves import compare, curve, error_lines, readings
 from keras_robust.experiments.study import Row
@@ -83,7 +86,7 @@ def row(name, errors):
             ("error clean", "error uniform noise 0.2", "error uniform noise 1"), errors, strict=True
         )
     }
-    return {"name": name, "values": values}
+    return {"name": name, "values": values, "paper": {}}
 
 
 @pytest.mark.once
@@ -127,3 +130,46 @@ def test_digits_go_from_recipes_to_curves(tmp_path):
     taken = [Row("smoothing", rows[0].recipe, folder=log.parent)]
     with pytest.raises(ValueError, match="must come from this row's recipe"):
         run_study(taken, measure, title="Table 4", setting={}, output=tmp_path / "other")
+
+
+def from_zoo(arguments):
+    path = Path(__file__).resolve().parents[2] / "scripts/weight_map/from_zoo.py"
+    spec = importlib.util.spec_from_file_location("from_zoo", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main([str(argument) for argument in arguments])
+
+
+def test_weights_of_the_zoo_go_to_table_figure_and_verdicts_by_one_command(tmp_path, monkeypatch, rng):
+    pytest.importorskip("matplotlib")
+    images = datasets.Split(
+        rng.integers(0, 256, (12, 28, 28, 1), dtype="uint8"), np.arange(12, dtype="int32") % 10, 255, "official"
+    )
+    made = datasets.Dataset("mnist", images, None, images, 10)
+    monkeypatch.setattr(datasets, "load", lambda *args, **kwargs: made)
+    for name in ("cnn_mnist.standard", "wm_cnn_mnist.unsharp"):
+        recipe = load_recipe(find(name, "recipe.toml"))
+        (tmp_path / name).mkdir()
+        pipeline.build_model(recipe).save_weights(tmp_path / name / "model.weights.h5")
+        (tmp_path / name / "recipe.toml").write_text((find(name, "recipe.toml") / "recipe.toml").read_text())
+    options = ["4", "--entries", tmp_path, "--output", tmp_path / "results", "--work", tmp_path / "work"]
+    with pytest.raises(SystemExit):
+        from_zoo(options)  # the row `smoothing` has no weights
+    from_zoo([*options, "--rows", "cnn", "unsharp", "--images", "12", "--rescale", "divide", "clip"])
+    results = json.loads((tmp_path / "results/table_4_zoo.json").read_text())
+    assert [row["name"] for row in results["rows"]] == ["cnn", "unsharp"]
+    assert results["rows"][1]["paper"] == {"error clean": 0.0073}
+    assert len(results["rows"][0]["values"]) == 1 + 2 * len(weight_map.WIDTHS) + len(weight_map.EPSILONS["mnist"])
+    assert (tmp_path / "results/table_4_zoo.png").stat().st_size > 10_000
+    claims = json.loads((tmp_path / "results/table_4_zoo_claims.json").read_text())
+    judged = [(each["first"], each["kind"], each.get("reading"), each["paper"]) for each in claims["verdicts"]]
+    assert judged == [
+        ("unsharp", "noise", "divide", "more robust"),
+        ("unsharp", "noise", "clip", "more robust"),
+        ("unsharp", "attack", None, "more robust"),
+    ]
+    assert all(each["agrees"] == (each["verdict"] == "more robust") for each in claims["verdicts"])
+    assert {name: len(layers) for name, layers in claims["variance"].items()} == {
+        "cnn_mnist.standard": 3,
+        "wm_cnn_mnist.unsharp": 3,
+    }

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from keras_robust import backend
-from keras_robust.layers import WeightMap
+from keras_robust.layers import WeightMap, map_product
 from tests.layers.precision import float64
 
 # Sums of at most some hundred numbers of order 1 in float64.
@@ -105,6 +105,62 @@ def test_window_of_any_width_is_summed(rng):
             expected = brute_force(x, kernel, None, kernel_size=kernel_size)
             outputs = backend.jit(lambda images, layer=layer: layer(images))(ops.convert_to_tensor(x))
             np.testing.assert_allclose(ops.convert_to_numpy(outputs), expected, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("name", ["smoothing", "smoothing_same_strided", "unsharp", "unsharp_strided"])
+def test_batch_in_parts_gives_the_outputs_and_gradients_of_the_whole(name, data_format, rng, monkeypatch):
+    with float64():
+        layer = WeightMap(3, **CASES[name], data_format=data_format, dtype="float64")
+        shape = (12, 7, 6, 2) if data_format == "channels_last" else (12, 2, 7, 6)
+        layer.build(shape)
+        outputs = layer.compute_output_shape(shape)
+        weights = ops.convert_to_tensor(rng.normal(size=outputs))
+        tensors = [ops.convert_to_tensor(rng.normal(size=shape)), *(v.value for v in layer.trainable_variables)]
+
+        def total(nest):
+            outputs, _ = layer.stateless_call(nest[1:], [], nest[0])
+            return ops.sum(outputs * weights), outputs
+
+        found = []
+        for least_images in (16, 3):  # one part, four parts
+            monkeypatch.setattr(map_product, "LEAST_IMAGES", least_images)
+            monkeypatch.setattr(map_product, "PART", 1)
+            assert map_product.part_count(shape) == (1 if least_images == 16 else 4)
+            found.append(backend.jit(lambda nest: backend.value_and_grad(total, nest, True))(tensors))
+        for whole, parts in zip(*(keras.tree.flatten(each) for each in found), strict=True):
+            np.testing.assert_allclose(ops.convert_to_numpy(parts), ops.convert_to_numpy(whole), atol=ROUNDING)
+        if backend.COMPILES:
+            eager = layer(tensors[0])
+            np.testing.assert_allclose(
+                ops.convert_to_numpy(eager), ops.convert_to_numpy(found[0][0][1]), atol=ROUNDING
+            )
+
+
+def test_large_batch_falls_into_equal_parts_of_16_images_or_more(monkeypatch):
+    monkeypatch.setattr(backend, "device_name", lambda: "cpu")
+    count = map_product.part_count
+    assert [count((batch, 28, 28, 32)) for batch in (16, 128, 2048)] == [1, 8, 128]
+    assert [count((None, 28, 28, 32)), count((128, 8, 8, 4)), count((127, 28, 28, 32))] == [1, 1, 1]
+    assert count((250, 28, 28, 32)) == 10
+    monkeypatch.setattr(backend, "device_name", lambda: "NVIDIA H200")
+    assert [count((batch, 28, 28, 32)) for batch in (128, 2048)] == [1, 4]
+
+
+@pytest.mark.skipif(not backend.COMPILES, reason="parts are for compilers")
+def test_half_precision_batch_in_parts_sums_gradients_in_single_precision(rng, monkeypatch):
+    monkeypatch.setattr(map_product, "PART", 1)
+    x = ops.convert_to_tensor(np.ones((4096, 4, 4, 1), "float16"))
+    layer = WeightMap(1, use_bias=False, dtype="float16")
+    layer.build(x.shape)
+
+    def total(nest):
+        return ops.sum(layer.stateless_call(nest, [], x)[0])
+
+    assert map_product.part_count(x.shape) == 256
+    (gradient,) = backend.jit(lambda nest: backend.value_and_grad(total, nest)[1])([layer.kernel.value])
+    # One pixel of each image, in the corner's only window. Sums of ones stop growing at 2048 in half precision.
+    assert float(ops.convert_to_numpy(gradient)[0, 0, 0, 0]) == 4096
 
 
 def test_initial_weights_are_uniform_within_one_over_the_root_of_the_inputs():
