@@ -13,6 +13,7 @@ from keras_robust.certification import SmoothedClassifier
 from keras_robust.checks import check_choice, check_positive_integer
 from keras_robust.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from keras_robust.evaluation.describe import describe, short
+from keras_robust.evaluation.metrics import CORRUPTIONS_MEAN
 
 _LEVEL = 0.95
 
@@ -153,7 +154,7 @@ class Corrupted:
             return correct
 
         found = self(right, job.x, seed=job.seed)
-        parts = {f"corruption {name}": [name] for name in found} | {"corruptions, mean": list(found)}
+        parts = {f"corruption {name}": [name] for name in found} | {CORRUPTIONS_MEAN: list(found)}
         for title, names in parts.items():
             correct = np.concatenate([found[name] for name in names])
             costs = [each for name in names for each in spent[name]]

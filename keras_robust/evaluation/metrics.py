@@ -19,6 +19,10 @@ from keras_robust.files import write_atomically
 Kind = Literal["clean", "attack", "worst_case", "gaussian_noise", "uniform_noise", "certified", "corruption"]
 
 
+CORRUPTIONS_MEAN = "corruptions, mean"
+"""Name of the accuracy over all common corruptions and severities."""
+
+
 class Record(BaseModel):
     """Base of everything that is written to JSON: immutable, unknown keys refused."""
 
