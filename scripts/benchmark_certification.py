@@ -2,8 +2,8 @@
 
     KERAS_BACKEND=jax python scripts/benchmark_certification.py --model resnet18 --output certification.json
 
-Certification and bare forward passes of as many batches are timed in blocks of bare, certify, certify, bare, so that
-both see the same load; the share is the median over the blocks, with the 95 % interval of that median.
+Certification and bare forward passes of as many batches are timed in blocks of bare, certify, certify, bare, so
+that both see the same load; the share is the median over the blocks, with the 95 % interval of that median.
 """
 
 import argparse
