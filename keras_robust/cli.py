@@ -167,6 +167,7 @@ def evaluate(
             y,
             attacks=protocol.attacks,
             noise=protocol.noise,
+            further=protocol.further,
             seed=seed,
             batch_size=batch_size,
             stages_alone=protocol.stages_alone,

@@ -1,9 +1,10 @@
 """From a recipe to trained weights: the one way in which the entries of the zoo are made."""
 
+import contextlib
 import dataclasses
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from keras_robust.training.recipe import Recipe, load_recipe, parse_recipe
 from keras_robust.training.schedules import Interpolated, PiecewiseConstant, Triangle
 from keras_robust.training.tables import GaussianNoiseTable
 from keras_robust.training.trainer import RobustTrainer
+from keras_robust.training.weights_file import store_kernels_as
 
 WEIGHTS, LOG, STATE = "model.weights.h5", "training_log.json", "training_state.partial"
 
@@ -65,7 +67,8 @@ def train(
     _refuse_to_overwrite(output, overwrite)
     run = {"recipe_digest": recipe.digest(), "backend": keras.backend.backend()}
     earlier = _earlier_run(output, run) if resume else None
-    model = build_model(recipe)
+    with _precision(recipe.training.precision):
+        model = build_model(recipe)
     _refuse_noise_twice(recipe, model)
     perturbations = parts.make_perturbations(recipe, model.input_shape[1:])
     objective = parts.make_objective(recipe)
@@ -133,7 +136,7 @@ def train(
     if early_stopping is not None:
         log["kept_epoch"] = early_stopping.best_epoch
     write_atomically(output / LOG, lambda file: file.write((json.dumps(log, indent=1) + "\n").encode()))
-    _save_weights(model, output / WEIGHTS)
+    _save_weights(model, output / WEIGHTS, recipe.training.weights)
     (output / STATE).unlink()
     return model
 
@@ -306,8 +309,21 @@ def _earlier_run(output: Path, run: dict[str, str]) -> dict[str, Any] | None:
     return facts
 
 
-def _save_weights(model: keras.Model, path: Path) -> None:
+def _save_weights(model: keras.Model, path: Path, dtype: str) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".weights.", suffix=".partial") as folder:
         temporary = Path(folder) / WEIGHTS
         model.save_weights(temporary)
+        if dtype != "float32":
+            temporary = store_kernels_as(dtype, temporary, Path(folder) / "smaller.weights.h5")
+            model.load_weights(temporary)
         write_atomically(path, lambda file: file.write(temporary.read_bytes()))
+
+
+@contextlib.contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_robust import datasets, pipeline, zoo
 from keras_robust.checks import check_choice
+from keras_robust.evaluation.further import Certified, Corrupted
 from keras_robust.evaluation.metrics import DataFingerprint, Metrics
 from keras_robust.evaluation.noise import Gaussian, Uniform
 from keras_robust.evaluation.protocol import attack_options, make_attacks, make_noise
@@ -155,12 +156,14 @@ class Protocol:
         noise: Noise with its levels.
         images: Number of images; None for the recipe's.
         stages_alone: First images on which each attack of AutoAttack runs alone too.
+        further: Certified accuracy, accuracy under corruptions.
     """
 
     attacks: list[Any]
     noise: list[Gaussian | Uniform]
     images: int | None = None
     stages_alone: int = 0
+    further: list[Certified | Corrupted] = dataclasses.field(default_factory=list)
 
     @classmethod
     def of(
@@ -176,6 +179,9 @@ class Protocol:
         stages_alone: int | None = None,
     ) -> "Protocol":
         """Builds the protocol; None always means: as the recipe says.
+
+        What the recipe certifies and corrupts belongs to its whole protocol: it is left out where the attacks or
+        the noise are given.
 
         Raises:
             ValueError: If an attack or option is unknown or out of range, or no radius is known.
@@ -195,7 +201,11 @@ class Protocol:
             made += make_attacks(name, **options | changes)
         levels = [(each.type, each.levels) for each in table.noise] if noise is None else noise.items()
         alone = table.stages_alone if stages_alone is None else stages_alone
-        return cls(made, [each for kind, found in levels for each in make_noise(kind, found)], images, alone)
+        whole = attacks is None and noise is None
+        certified = [Certified(**row.model_dump()) for row in table.certified if whole]
+        corrupted = [Corrupted()] if table.corruptions and whole else []
+        noises = [each for kind, found in levels for each in make_noise(kind, found)]
+        return cls(made, noises, images, alone, [*certified, *corrupted])
 
 
 def _row(name: str, rows: list[dict[str, Any]], norm: str | None, epsilons: list[float] | None) -> dict[str, Any]:

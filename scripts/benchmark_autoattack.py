@@ -1,5 +1,7 @@
 """Times AutoAttack against the reference and against the bare cost of its passes; run it on an idle machine.
 
+On a machine with a GPU that the frameworks find, the reference and ours run there.
+
     python scripts/benchmark_autoattack.py wm_cnn_digits.smoothing --norm Linf --epsilon 0.1 --images 100
 
 One table. `gradient` and `forward` are the bare cost of a pass of a full batch, in milliseconds. The floor of an
@@ -148,7 +150,8 @@ def floor_seconds(cost, bare):
 def report(options, parts):
     size = min(options.batch_size, options.images)
     reference = parts.pop("reference")
-    print(f"{options.entry}, {options.norm}, {options.images} images, batch {size}, seed {options.seed}")
+    device = reference["defended"]["device"]
+    print(f"{options.entry}, {options.norm}, {options.images} images, batch {size}, seed {options.seed}, {device}")
     columns = ("gradient", "forward", "robust", "seconds", "attainable", "speed-up", "overhead")
     table = []
     for case in ("defended", "broken"):

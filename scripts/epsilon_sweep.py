@@ -57,7 +57,7 @@ def main():
 def holds(path, subject, attacks, data, seed):
     """Tells whether a finished file is the answer to this question."""
     from keras_robust.evaluation import Metrics
-    from keras_robust.evaluation.run import describe
+    from keras_robust.evaluation.describe import describe
     from keras_robust.zoo.entry import WEIGHTS
 
     weights = subject.path / WEIGHTS if subject.path.is_dir() else subject.path

@@ -32,7 +32,8 @@ ARROWS = {
     "training": TOOLS | {"attacks", "layers"},  # subnets are cut through gates
     "evaluation": TOOLS | {"attacks", "corruptions", "certification", "datasets"},
     "analysis": TOOLS | {"models", "attacks", "layers"},
-    "zoo": {"checks", "files", "models", "evaluation.metrics", "training.recipe"},
+    # A probe is computed in full float32, which an accelerator does on demand only.
+    "zoo": {"checks", "files", "models", "backend", "evaluation.metrics", "training.recipe"},
 }
 EVERYTHING_BUT_CLI = {"pipeline", "feed", "subject", "experiments"}
 FRAMEWORKS = {"jax", "tensorflow", "torch"}

@@ -323,3 +323,35 @@ def test_every_schedule_starts_and_ends_where_it_should(kind):
     at = [float(keras.ops.convert_to_numpy(rate(s) if callable(rate) else rate)) for s in (0, steps // 2, steps)]
     expected = {"constant": [0.1, 0.1, 0.1], "cosine": [0.1, 0.05, 0.0], "cyclic": [0.0, 0.1, 0.0]}
     np.testing.assert_allclose(at, expected[kind], atol=1e-6)
+
+
+def test_mixed_precision_trains_float32_weights_and_stores_half_of_them(folder):
+    text = (folder / "recipe.toml").read_text()
+    options = 'batch_size = 256\nprecision = "mixed_bfloat16"\nweights = "float16"'
+    (folder / "recipe.toml").write_text(text.replace("batch_size = 256", options))
+    model = pipeline.train(folder)
+    assert model.compute_dtype == "bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
+    fresh = pipeline.build_model(load_recipe(folder))
+    fresh.load_weights(folder / "model.weights.h5")
+    assert fresh.compute_dtype == "float32"
+    for trained, stored in zip(model.get_weights(), fresh.get_weights(), strict=True):
+        assert stored.dtype == trained.dtype
+        np.testing.assert_array_equal(stored, trained)
+        if stored.ndim > 1:
+            np.testing.assert_array_equal(stored, stored.astype("float16").astype("float32"))
+    losses = [epoch["loss"] for epoch in json.loads((folder / "training_log.json").read_text())["history"]]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("builder", ["resnet8", "preact_resnet18"])
+def test_mixed_precision_is_that_of_every_layer_but_the_logits(builder):
+    content = tomllib.loads(RECIPE)
+    content["model"] = {"builder": builder}
+    content["training"]["precision"] = "mixed_bfloat16"
+    with pipeline._precision("mixed_bfloat16"):
+        model = pipeline.build_model(parse_recipe(content))
+    assert {layer.compute_dtype for layer in model.layers[1:-1]} == {"bfloat16"}
+    assert {variable.dtype for variable in model.trainable_variables} == {"float32"}

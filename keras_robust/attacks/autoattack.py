@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust import losses, norms
+from keras_robust import backend, losses, norms
 from keras_robust.attacks import sanity
 from keras_robust.attacks.apgd import APGD
 from keras_robust.attacks.autoattack_result import AutoAttackResult, cost_label
@@ -255,7 +255,8 @@ class _Run:
             if self.judge is self.predictor:
                 self.predictor.count(forward=len(batch))
             inputs = (ops.convert_to_tensor(x[batch]), ops.convert_to_tensor(y[batch]))
-            margin, predicted = judge(*inputs, ops.convert_to_tensor(tick, "int32"))
+            with backend.full_precision():
+                margin, predicted = judge(*inputs, ops.convert_to_tensor(tick, "int32"))
             margins.append(ops.convert_to_numpy(margin)[: len(rows)])
             wrong.append(ops.convert_to_numpy(predicted)[: len(rows)] != y[rows])
         return np.concatenate(margins), np.concatenate(wrong)

@@ -19,6 +19,10 @@ Each of `jax.py`, `tensorflow.py` and `torch.py` defines the same names:
   differentiates the function itself.
 - `compiled_memory(fn, *tensors)`: bytes that a function of `jit` needs at its peak, arguments and results
   included, as its compiler laid them out; None where the framework does not tell.
+- `compiled_program(fn, *tensors)`: text of what a function of `jit` was compiled to, without names: equal programs
+  have equal text; None where nothing is compiled.
+- `full_precision()`: context in which float32 products are computed in float32, also on accelerators that round
+  their factors to TensorFloat-32 otherwise. What is compiled within it keeps that precision.
 - `loops_on_host()`: whether the host had better repeat a compiled step than run a compiled loop of steps. So it
   is where XLA compiles for a CPU, whose convolution rewrites leave loops out (a convolution's gradient costs some
   three times as much inside one), and on PyTorch, where a step is a graph and a loop is not.
@@ -38,8 +42,10 @@ if _NAME == "jax":
     from keras_robust.backend.jax import VERSION as VERSION
     from keras_robust.backend.jax import TrainStep as TrainStep
     from keras_robust.backend.jax import compiled_memory as compiled_memory
+    from keras_robust.backend.jax import compiled_program as compiled_program
     from keras_robust.backend.jax import custom_gradient as custom_gradient
     from keras_robust.backend.jax import device_name as device_name
+    from keras_robust.backend.jax import full_precision as full_precision
     from keras_robust.backend.jax import jit as jit
     from keras_robust.backend.jax import loops_on_host as loops_on_host
     from keras_robust.backend.jax import normal as normal
@@ -50,8 +56,10 @@ elif _NAME == "tensorflow":
     from keras_robust.backend.tensorflow import VERSION as VERSION
     from keras_robust.backend.tensorflow import TrainStep as TrainStep  # type: ignore[assignment]
     from keras_robust.backend.tensorflow import compiled_memory as compiled_memory
+    from keras_robust.backend.tensorflow import compiled_program as compiled_program
     from keras_robust.backend.tensorflow import custom_gradient as custom_gradient
     from keras_robust.backend.tensorflow import device_name as device_name
+    from keras_robust.backend.tensorflow import full_precision as full_precision
     from keras_robust.backend.tensorflow import jit as jit
     from keras_robust.backend.tensorflow import loops_on_host as loops_on_host
     from keras_robust.backend.tensorflow import normal as normal
@@ -62,8 +70,10 @@ elif _NAME == "torch":
     from keras_robust.backend.torch import VERSION as VERSION
     from keras_robust.backend.torch import TrainStep as TrainStep  # type: ignore[assignment]
     from keras_robust.backend.torch import compiled_memory as compiled_memory
+    from keras_robust.backend.torch import compiled_program as compiled_program
     from keras_robust.backend.torch import custom_gradient as custom_gradient
     from keras_robust.backend.torch import device_name as device_name
+    from keras_robust.backend.torch import full_precision as full_precision
     from keras_robust.backend.torch import jit as jit
     from keras_robust.backend.torch import loops_on_host as loops_on_host
     from keras_robust.backend.torch import normal as normal

@@ -1,9 +1,12 @@
 """JAX side of the seam; the contract is stated in `keras_robust.backend`."""
 
+import contextlib
+
 import jax
 import keras
 
 from keras_robust.backend.counter_normal import normal as normal
+from keras_robust.backend.xla_text import without_names
 
 VERSION = jax.__version__
 COMPILES = True
@@ -25,6 +28,11 @@ def loops_on_host():
     return jax.default_backend() == "cpu"
 
 
+def full_precision():
+    """Multiplies in float32 where an accelerator would round to TensorFloat-32."""
+    return contextlib.nullcontext() if jax.default_backend() == "cpu" else jax.default_matmul_precision("highest")
+
+
 def custom_gradient(fn):
     """Gives a function the gradient that it returns beside its value."""
     return keras.ops.custom_gradient(fn)
@@ -35,6 +43,11 @@ def compiled_memory(fn, *tensors):
     found = fn.lower(*tensors).compile().memory_analysis()
     whole = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
     return whole - found.alias_size_in_bytes
+
+
+def compiled_program(fn, *tensors):
+    """What XLA runs."""
+    return without_names(fn.lower(*tensors).compile().as_text())
 
 
 def synchronize(nest):

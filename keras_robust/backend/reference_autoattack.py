@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from keras_robust.backend.torch import device_name, synchronize
 from keras_robust.files import write_atomically
 
 
@@ -27,6 +28,8 @@ def run_reference(
 ) -> dict[str, Any]:
     """Runs the reference's `standard` version attack by attack, each on what those before left.
 
+    It runs on the GPU that PyTorch finds, network, images and labels; else on the CPU.
+
     Args:
         network: Takes images of shape `(batch, channels, height, width)`, returns logits.
         x: Clean images, shape `(images, height, width, channels)`, in [0, 1].
@@ -40,7 +43,7 @@ def run_reference(
 
     Returns:
         `accuracy_after`: accuracy after each attack, after `"clean"`; `seconds`: time of each attack;
-        `robust`: whether each image is left, after each attack.
+        `robust`: whether each image is left, after each attack; `device`: where it ran, in words.
 
     Raises:
         ImportError: If pyautoattack is not installed.
@@ -48,7 +51,7 @@ def run_reference(
     from pyautoattack import AutoAttack
 
     network, images, labels = _in_format(network, x, y, channels_last)
-    attack = AutoAttack(network, norm=norm, eps=epsilon, seed=seed, version="standard", device="cpu")
+    attack = AutoAttack(network, norm=norm, eps=epsilon, seed=seed, version="standard", device=images.device)
     path = None if state_path is None else Path(state_path)
     if path is not None and path.exists():
         state = json.loads(path.read_text(encoding="utf-8"))
@@ -57,6 +60,7 @@ def run_reference(
             parts = [network(part).argmax(1) for part in images.split(batch_size)]
         clean = (torch.cat(parts) == labels).tolist()
         state = {"accuracy_after": {"clean": float(np.mean(clean))}, "seconds": {}, "robust": {"clean": clean}}
+    state["device"] = device_name()
     for name in list(attack.attacks_to_run):
         if name in state["robust"]:
             continue
@@ -65,8 +69,9 @@ def run_reference(
         begun = time.perf_counter()
         if len(rows):
             attack.attacks_to_run = [name]
-            _, predicted = attack.run_standard_evaluation(images[rows], labels[rows], batch_size=batch_size)
-            robust[rows] = predicted.numpy() == y[rows]
+            left = torch.as_tensor(rows, device=images.device)
+            _, predicted = attack.run_standard_evaluation(images[left], labels[left], batch_size=batch_size)
+            robust[rows] = predicted.cpu().numpy() == y[rows]
         state["seconds"][name] = round(time.perf_counter() - begun, 3)
         state["accuracy_after"][name] = float(robust.mean())
         state["robust"][name] = robust.tolist()
@@ -78,7 +83,7 @@ def run_reference(
 def bare_passes(
     network: torch.nn.Module, x: np.ndarray, y: np.ndarray, *, channels_last: bool
 ) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Returns functions that run one forward pass, and one gradient with respect to the images.
+    """Returns functions that run one forward pass, and one gradient with respect to the images, to their end.
 
     Args:
         network: Takes images of shape `(batch, channels, height, width)`, returns logits.
@@ -90,19 +95,21 @@ def bare_passes(
 
     def forward():
         with torch.no_grad():
-            network(images)
+            synchronize(network(images))
 
     def gradient():
         inputs = images.detach().requires_grad_(True)
         loss = torch.nn.functional.cross_entropy(network(inputs), labels, reduction="sum")
-        torch.autograd.grad(loss, inputs)
+        synchronize(torch.autograd.grad(loss, inputs))
 
     return forward, gradient
 
 
 def _in_format(network, x, y, channels_last):
-    images = torch.tensor(x).permute(0, 3, 1, 2).contiguous()
-    return (_ChannelsLast(network) if channels_last else network), images, torch.tensor(y, dtype=torch.long)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = (_ChannelsLast(network) if channels_last else network).to(device)
+    images = torch.tensor(x, device=device).permute(0, 3, 1, 2).contiguous()
+    return network, images, torch.tensor(y, dtype=torch.long, device=device)
 
 
 class _ChannelsLast(torch.nn.Module):

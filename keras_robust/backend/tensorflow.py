@@ -1,11 +1,13 @@
 """TensorFlow side of the seam; the contract is stated in `keras_robust.backend`."""
 
+import contextlib
 import functools
 
 import keras
 import tensorflow as tf
 
 from keras_robust.backend.counter_normal import normal as normal
+from keras_robust.backend.xla_text import without_names
 
 VERSION = tf.__version__
 COMPILES = True
@@ -33,6 +35,17 @@ def loops_on_host():
     return not tf.config.list_physical_devices("GPU")
 
 
+@contextlib.contextmanager
+def full_precision():
+    """Multiplies in float32 where an accelerator would round to TensorFloat-32."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
 def custom_gradient(fn):
     """Gives a function the gradient that it returns beside its value."""
     return keras.ops.custom_gradient(fn)
@@ -40,6 +53,11 @@ def custom_gradient(fn):
 
 def compiled_memory(fn, *tensors):
     """None: TensorFlow keeps what XLA has assigned to itself."""
+
+
+def compiled_program(fn, *tensors):
+    """What XLA runs."""
+    return without_names(fn.experimental_get_compiler_ir(*tensors)(stage="optimized_hlo"))
 
 
 def synchronize(nest):

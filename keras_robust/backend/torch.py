@@ -1,5 +1,7 @@
 """PyTorch side of the seam; the contract is stated in `keras_robust.backend`."""
 
+import contextlib
+
 import keras
 import torch
 from keras import tree
@@ -44,6 +46,20 @@ def loops_on_host():
     return True
 
 
+@contextlib.contextmanager
+def full_precision():
+    """Multiplies in float32 where an accelerator would round to TensorFloat-32."""
+    places = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            place.allow_tf32 = False
+        yield
+    finally:
+        for place, allowed in zip(places, before, strict=True):
+            place.allow_tf32 = allowed
+
+
 def custom_gradient(fn):
     """Gives a function the gradient that it returns beside its value, where PyTorch can record that."""
     outside_graphs = keras.ops.custom_gradient(fn)
@@ -58,6 +74,10 @@ def custom_gradient(fn):
 
 
 def compiled_memory(fn, *tensors):
+    """None: nothing is compiled."""
+
+
+def compiled_program(fn, *tensors):
     """None: nothing is compiled."""
 
 

@@ -1,6 +1,7 @@
 """The classifier that a network becomes under Gaussian noise, and the L2 radius within which its answer holds."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -211,13 +212,13 @@ class SmoothedClassifier:
         """Counts the votes of the noisy copies of one image from number `done` on; `after` sees each batch's."""
         size, classes = min(batch_size, n), self.num_classes
 
-        def vote(logits, x, sigma, key, tick, valid):
-            noisy = x[None] + sigma * backend.normal((size, *image.shape), key)
+        def vote(logits, noisy, tick, valid):
             outputs = logits(noisy, tick)
             voting = ops.logical_and(ops.all(ops.isfinite(outputs), axis=-1), ops.arange(size) < valid)
             votes = ops.one_hot(ops.argmax(outputs, axis=-1), classes, dtype="int32")
             return ops.sum(votes * ops.cast(voting, "int32")[:, None], axis=0)
 
+        draw = _noisy_copies(size)
         run = self._predictor.compiled(("smoothing", size, classes), vote)
         x, sigma = ops.convert_to_tensor(image), ops.convert_to_tensor(np.float32(self.sigma))
         words = [int(part, 16) for part in (_digest(image)[:16], _digest(image)[16:32])]
@@ -228,11 +229,25 @@ class SmoothedClassifier:
             # A model that is itself random draws anew in each batch; 20 bits leave room in a 32-bit counter.
             tick, valid = (ops.convert_to_tensor(np.int32(v)) for v in (state[2] >> 12, min(size, n - done)))
             self._predictor.count(forward=size)
-            counts = ops.convert_to_numpy(run(x, sigma, key, tick, valid)).astype("int64")
+            counts = ops.convert_to_numpy(run(draw(x, sigma, key), tick, valid)).astype("int64")
             done = min(done + size, n)
             total += counts
             after(counts, done)
         return total
+
+
+@functools.lru_cache(maxsize=8)
+def _noisy_copies(size: int) -> Callable:
+    """Returns the compiled function that draws a batch of noisy copies of an image.
+
+    It is a program of its own: XLA would fuse the draws into the model's first padding and compute them there one
+    by one, for five times their time; PyTorch, whose generator looks at the key, could not record the model.
+    """
+
+    def draw(x, sigma, key):
+        return x[None] + sigma * backend.normal((size, *x.shape), key)
+
+    return backend.jit(draw)
 
 
 def lower_confidence_bound(successes: np.ndarray | int, n: int, alpha: float) -> np.ndarray:

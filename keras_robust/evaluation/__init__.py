@@ -1,5 +1,7 @@
 """Measures models: clean, attacked and noisy accuracy with error bars, and what it takes to repeat them."""
 
+from keras_robust.evaluation.further import Certified as Certified
+from keras_robust.evaluation.further import Corrupted as Corrupted
 from keras_robust.evaluation.metrics import DataFingerprint as DataFingerprint
 from keras_robust.evaluation.metrics import Environment as Environment
 from keras_robust.evaluation.metrics import Metric as Metric

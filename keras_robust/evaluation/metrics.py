@@ -16,7 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from keras_robust.files import write_atomically
 
-Kind = Literal["clean", "attack", "worst_case", "gaussian_noise", "uniform_noise"]
+Kind = Literal["clean", "attack", "worst_case", "gaussian_noise", "uniform_noise", "certified", "corruption"]
+
+
+CORRUPTIONS_MEAN = "corruptions, mean"
+"""Name of the accuracy over all common corruptions and severities."""
 
 
 class Record(BaseModel):
@@ -108,7 +112,12 @@ class Metric(Record):
     name: str = Field(description="What was measured, in words, such as 'PGD Linf 0.0314'.")
     kind: Kind
     value: float = Field(ge=0, le=1)
-    low: float = Field(ge=0, le=1, description="Lower end of the 95 % Wilson interval over images.")
+    low: float = Field(
+        ge=0,
+        le=1,
+        description="Lower end of the 95 % Wilson interval over images; for corruptions, whose copies of one "
+        "image are not independent, of the normal one.",
+    )
     high: float = Field(ge=0, le=1)
     correct: int = Field(ge=0)
     images: int = Field(ge=1)
@@ -135,8 +144,8 @@ class Metric(Record):
 
     @classmethod
     def of(cls, correct: int, images: int, **fields: Any) -> "Metric":
-        """Builds a metric from a count; `value`, the interval and `date` are filled in."""
-        low, high = wilson_interval(correct, images)
+        """Builds a metric from a count; `value`, the interval (unless given) and `date` are filled in."""
+        low, high = fields.pop("interval", None) or wilson_interval(correct, images)
         fields = {"date": datetime.date.today().isoformat(), **fields}
         return cls(value=correct / images, low=low, high=high, correct=correct, images=images, **fields)
 

@@ -11,9 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_robust import norms
+from keras_robust import backend, norms
 from keras_robust.attacks.base import Predictor
 from keras_robust.checks import Tensor, check_images, check_labels, check_logits, check_positive_integer
+from keras_robust.evaluation.describe import describe, short
+from keras_robust.evaluation.further import Certified, Corrupted
 from keras_robust.evaluation.metrics import DataFingerprint, Environment, Metric, Metrics
 from keras_robust.evaluation.noise import Gaussian, Uniform
 from keras_robust.evaluation.state import State
@@ -31,6 +33,7 @@ def evaluate(
     *,
     attacks: Sequence[Any] = (),
     noise: Sequence[Gaussian | Uniform] = (),
+    further: Sequence[Certified | Corrupted] = (),
     seed: int = 0,
     batch_size: int = 250,
     stages_alone: int = 0,
@@ -54,6 +57,7 @@ def evaluate(
         y: Integer labels, shape `(images,)`.
         attacks: Attacks of `keras_robust.attacks`, each with its options; results do not depend on their order.
         noise: Noise of `keras_robust.evaluation.noise`, each with its level.
+        further: Certified accuracy, accuracy under corruptions.
         seed: Seed of everything random.
         batch_size: Images a pass.
         stages_alone: First images on which each attack of an `AutoAttack` runs alone too, so that masked gradients
@@ -63,7 +67,7 @@ def evaluate(
         progress: Called after each batch.
 
     Returns:
-        The metrics: clean first, then attacks, worst cases and noise.
+        The metrics: clean first, then attacks, worst cases, noise and what `further` asks for.
 
     Raises:
         ValueError: If an argument is wrong, the model does not return logits, or an attack leaves its ball.
@@ -94,6 +98,8 @@ def evaluate(
     job.add_worst_cases()
     for each in {_key(each): each for each in noise}.values():
         job.measure_noise(each)
+    for other in further:
+        other.measure(job)
     return job.finish(output)
 
 
@@ -106,15 +112,6 @@ def epsilon_sweep(attack: Any, epsilons: Sequence[float]) -> list[Any]:
             changes["step_size"] = attack.step_size * epsilon / attack.epsilon
         attacks.append(dataclasses.replace(attack, **changes))
     return attacks
-
-
-def describe(measurement: Any) -> dict[str, Any]:
-    """Returns the name and every option of an attack or a noise, ready for JSON."""
-    options = {}
-    for field in dataclasses.fields(measurement):
-        value = getattr(measurement, field.name)
-        options[field.name] = value if isinstance(value, str | int | float | bool | None) else repr(value)
-    return {"name": type(measurement).__name__, **options}
 
 
 def _key(measurement: Any) -> str:
@@ -145,7 +142,8 @@ class _Job:
 
     def right(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Tells which images are classified correctly; a non-finite logit is an error, not a robust image."""
-        logits = self.predictor.predict(x, self.batch_size)
+        with backend.full_precision():
+            logits = self.predictor.predict(x, self.batch_size)
         if not np.isfinite(logits).all():
             raise ValueError(
                 "The model must return finite logits on every image in [0, 1]. Received: NaN or infinity. "
@@ -203,7 +201,7 @@ class _Job:
     def measure_attack(self, attack) -> None:
         options = describe(attack)
         norm, epsilon = options.get("norm"), options.get("epsilon")
-        name = " ".join(str(part) for part in (options["name"], norm, _short(epsilon)) if part is not None)
+        name = " ".join(str(part) for part in (options["name"], norm, short(epsilon)) if part is not None)
 
         def step(rows):
             x, y = self.x[rows], self.y[rows]
@@ -221,7 +219,7 @@ class _Job:
         """Runs AutoAttack: a number after each of its stages, the last recomputed from the images it returns."""
         options = describe(attack)
         norm, epsilon = options.get("norm"), options.get("epsilon")
-        name = f"{options['name']} {norm} {_short(epsilon)}"
+        name = f"{options['name']} {norm} {short(epsilon)}"
         count = len(self.x)
         result = self.run_ensemble(attack, name, count)
         _check_inside(result.x_adv, self.x, options)
@@ -269,7 +267,7 @@ class _Job:
         """Runs each attack of AutoAttack on all of the first images: what one finds that others miss shows."""
         options = describe(attack)
         norm, epsilon = options.get("norm"), options.get("epsilon")
-        name = f"{options['name']} {norm} {_short(epsilon)}"
+        name = f"{options['name']} {norm} {short(epsilon)}"
         result = self.run_ensemble(attack, f"{name} stages alone", count, individual=True)
         for stage, accuracy in result.individual.items():
             cost = result.cost["attacks"][stage]
@@ -308,13 +306,13 @@ class _Job:
             if len(found) > 1:
                 correct = np.logical_and.reduce([each for _, each, _ in found])
                 options = {"name": "worst case", "attacks": [options for _, _, options in found]}
-                name = f"worst case {norm} {_short(epsilon)}"
+                name = f"worst case {norm} {short(epsilon)}"
                 self.add(name, "worst_case", correct, seconds=0.0, norm=norm, epsilon=epsilon, attack=options)
 
     def measure_noise(self, noise) -> None:
         options = describe(noise)
         kind = "uniform_noise" if isinstance(noise, Uniform) else "gaussian_noise"
-        name = f"{kind.replace('_', ' ')} {_short(noise.sigma)}"
+        name = f"{kind.replace('_', ' ')} {short(noise.sigma)}"
         if options.get("rescale", "divide") != "divide":  # the readings have numbers of their own
             name += f" {options['rescale']}"
 
@@ -323,10 +321,6 @@ class _Job:
 
         correct, cost = self.measure(noise, name, np.arange(len(self.x)), self.batch_size, step)
         self.add(name, kind, correct, sigma=noise.sigma, attack=options, **cost)
-
-
-def _short(value: float | None) -> str | None:
-    return None if value is None else f"{value:.4g}"
 
 
 def _check_inside(x_adv: np.ndarray, x: np.ndarray, options: dict[str, Any]) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 from keras_robust.attacks.base import Attack
 from keras_robust.attacks.transfer import measure_transfer
 from keras_robust.checks import Tensor
+from keras_robust.evaluation.describe import describe
 from keras_robust.evaluation.metrics import DataFingerprint, Environment
-from keras_robust.evaluation.run import describe, digest_of_weights
+from keras_robust.evaluation.run import digest_of_weights
 from keras_robust.files import write_atomically
 
 

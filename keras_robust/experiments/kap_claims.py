@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_robust.experiments.kap_measures import CLEAN_OF_ATTACKED
+from keras_robust.experiments.kap_measures import CERTIFIED_SIGMAS, CLEAN_OF_ATTACKED, RADII
 
 AGREES, CONTRADICTS, OPEN = "agrees", "contradicts", "open"
 
@@ -154,6 +154,47 @@ def sweep_table(results: Mapping[str, Any], columns: Sequence[str]) -> list[str]
         cells = (f"{100 * row['values'][name]['mean']:.1f}" if name in row["values"] else "" for name in columns)
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
     return lines
+
+
+def paper_table(results: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    """Returns a Markdown table of a study's numbers in per cent, the paper's in brackets."""
+    lines = [f"| row | {' | '.join(columns)} |", "|---" + "|---:" * len(columns) + "|"]
+    for row in results["rows"]:
+        cells = []
+        for name in columns:
+            given = f" ({100 * row['paper'][name]:.1f})" if name in row["paper"] else ""
+            cells.append(f"{100 * row['values'][name]['mean']:.1f}{given}")
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    return lines
+
+
+def certified_table(results: Mapping[str, Any]) -> list[str]:
+    """Returns a Markdown table of certified accuracy in per cent, a column for each radius."""
+    lines = [f"| row | sigma | {' | '.join(f'{radius:g}' for radius in RADII)} |"]
+    lines.append("|---|---:" + "|---:" * len(RADII) + "|")
+    for sigma in CERTIFIED_SIGMAS:
+        for row in results["rows"]:
+            found = (row["values"][f"sigma {sigma:g}, radius {radius:g}"]["mean"] for radius in RADII)
+            cells = " | ".join(f"{100 * value:.0f}" for value in found)
+            lines.append(f"| {row['name']} | {sigma:g} | {cells} |")
+    return lines
+
+
+def shift_table(results: Mapping[str, Any]) -> list[str]:
+    """Returns a Markdown table: how far noise and AutoAttack move activations, as a share of their clean norm."""
+    names = [key for key in results["rows"][0]["values"] if key.startswith("relative ") and key[-3:] != " sd"]
+    layers = list(dict.fromkeys(name.split(", ", 1)[1] for name in names))
+    lines = [f"| row | by | {' | '.join(layers)} |", "|---|---" + "|---:" * len(layers) + "|"]
+    for row in results["rows"]:
+        for kind in ("noise", "attack"):
+            found = (row["values"][f"relative {kind}, {layer}"]["mean"] for layer in layers)
+            lines.append(f"| {row['name']} | {kind} | {' | '.join(f'{value:.2f}' for value in found)} |")
+    return lines
+
+
+def widest_interval(images: int) -> float:
+    """Returns the half width of the 95 % interval of an accuracy of one half over so many images."""
+    return 1.96 * math.sqrt(0.25 / images)
 
 
 def topography_table(results: Mapping[str, Any]) -> list[str]:

@@ -29,10 +29,15 @@ class ModelTable(Table):
 
 
 class TrainingTable(Table):
-    """Length of the training."""
+    """Length of the training, the precision of its passes, and the type in which kernels are stored.
+
+    `mixed_bfloat16` computes in bfloat16 on variables that stay float32; what is evaluated is a float32 model.
+    """
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    weights: Literal["float32", "float16"] = "float32"
 
 
 class OptimizerTable(Table):
@@ -294,13 +299,27 @@ class NoiseTable(Table):
     levels: list[float]
 
 
+class CertifiedTable(Table):
+    """Certified smoothing of the first `images`: sigma and radii in pixel units, `n` noisy copies of each."""
+
+    sigma: float = Field(gt=0.0)
+    radii: list[float] = Field(min_length=1)
+    n: int = Field(default=100_000, ge=1)
+    images: int = Field(default=500, ge=1)
+
+
 class EvaluationTable(Table):
-    """What `keras-robust evaluate` does where the command line does not say otherwise."""
+    """What `keras-robust evaluate` does where the command line does not say otherwise.
+
+    `corruptions` are the 15 of CIFAR-10-C at their five severities, made from the test images.
+    """
 
     images: int = Field(default=1000, ge=1)
     stages_alone: int = Field(default=0, ge=0)  # first images on which each attack of AutoAttack runs alone too
     attacks: list[AttackTable] = []
     noise: list[NoiseTable] = []
+    certified: list[CertifiedTable] = []
+    corruptions: bool = False
 
 
 class MetadataTable(Table):

@@ -84,8 +84,10 @@ class RobustTrainer(backend.TrainStep, keras.Model):
         self.built = model.built
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Returns the model's logits."""
-        return self.model(inputs, training=training)
+        """Returns the model's logits, in float32 at least: losses are computed in no less."""
+        logits = self.model(inputs, training=training)
+        half = keras.backend.standardize_dtype(logits.dtype) in ("bfloat16", "float16")
+        return ops.cast(logits, "float32") if half else logits
 
     def prepare_batch(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> tuple:
         """Perturbs one batch; called by `TrainStep` inside the compiled step."""
@@ -109,7 +111,7 @@ class RobustTrainer(backend.TrainStep, keras.Model):
         def loss(values):
             # The scope throws away what the pass does to running averages and random seeds.
             with keras.StatelessScope(state_mapping=[*zip(weights, values, strict=True), *lent]):
-                return self._main_loss(x, y, self.model(x, training=True))
+                return self._main_loss(x, y, self.call(x, training=True))
 
         offsets = self.weight_perturbation(self.model, x, y, loss)
         if offsets is None:

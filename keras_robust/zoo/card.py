@@ -94,7 +94,8 @@ def _front_matter(entry: Entry) -> str:
 
 
 def _threats(entry: Entry) -> str:
-    radii = sorted({(m.norm, m.epsilon) for m in entry.metrics if m.norm and m.epsilon})
+    attacked = [metric for metric in entry.metrics if metric.kind in ("attack", "worst_case")]
+    radii = sorted({(m.norm, m.epsilon) for m in attacked if m.norm and m.epsilon})
     if not radii:
         return ""
     norms = sorted({norm for norm, _ in radii})

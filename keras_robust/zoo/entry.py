@@ -174,8 +174,11 @@ def make_probe(model: Any, x: np.ndarray) -> bytes:
     """
     import keras
 
+    from keras_robust import backend
+
     x = np.asarray(x, "float32")
-    logits = keras.ops.convert_to_numpy(model(x, training=False)).astype("float32")
+    with backend.full_precision():
+        logits = keras.ops.convert_to_numpy(model(x, training=False)).astype("float32")
     buffer = io.BytesIO()
     np.savez_compressed(buffer, inputs=x, logits=logits)
     return buffer.getvalue()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from keras_robust.evaluation.metrics import Metric, robust_accuracy
+from keras_robust.evaluation.metrics import CORRUPTIONS_MEAN, Metric, robust_accuracy
 from keras_robust.files import write_atomically
 from keras_robust.zoo.entry import Entry, json_schema
 from keras_robust.zoo.leaderboard import leaderboard_page
@@ -42,10 +42,18 @@ def _table(dataset: str, entries: list[Entry]) -> str:
                 key: tuple = (1, metric.kind, metric.sigma)
                 symbol = "noise sigma" if metric.kind == "gaussian_noise" else "uniform noise"
                 columns[key], row[key] = f"{symbol} {metric.sigma:g}", _cell(metric)
+            elif metric.kind == "certified":
+                key = (2, metric.kind, metric.epsilon)
+                columns[key] = f"certified L2 {metric.epsilon:g}"
+                row[key] = f"{_cell(metric)} sigma {metric.sigma:g}, {metric.images} images"
+            elif metric.name == CORRUPTIONS_MEAN:
+                key = (3, metric.kind, 0)
+                columns[key], row[key] = "corruptions", _cell(metric)
         for metric in robust_accuracy(entry.metrics):
             key = (0, metric.norm, round(metric.epsilon or 0, 6))
             columns[key] = f"{metric.norm} epsilon {metric.epsilon:.4g}"
-            row[key] = f"{_cell(metric)} {_attack(metric)}"
+            paper = _paper(entry, f"AutoAttack {metric.norm} {metric.epsilon:.4g}", metric.name)
+            row[key] = f"{_cell(metric)} {_attack(metric)}{paper}"
             for other in entry.external:
                 same = other.norm == metric.norm and abs(other.epsilon - key[2]) < 1e-6
                 if same and other.value < metric.value:
@@ -61,12 +69,21 @@ def _table(dataset: str, entries: list[Entry]) -> str:
         clean = next(metric for metric in entry.metrics if metric.kind == "clean")
         cells = [rows[entry.name].get(key, "") for key in keys]
         link = f"[{entry.name}]({{zoo}}{entry.name}/card.md)"
-        lines.append(f"| {link} | {entry.parameters:,} | {_cell(clean)} | " + " | ".join(cells) + " |")
+        lines.append(
+            f"| {link} | {entry.parameters:,} | {_cell(clean)}{_paper(entry, clean.name)} | "
+            + " | ".join(cells)
+            + " |"
+        )
     return "\n".join([*lines, "", _footnote(entries)])
 
 
 def _cell(metric: Metric) -> str:
     return f"{100 * metric.value:.1f} ({100 * metric.low:.1f} to {100 * metric.high:.1f})"
+
+
+def _paper(entry: Entry, *names: str) -> str:
+    found = [f" [paper {100 * each.value:.1f}]" for each in entry.reported if each.name in names]
+    return found[0] if found else ""
 
 
 def _attack(metric: Metric) -> str:
@@ -77,7 +94,10 @@ def _attack(metric: Metric) -> str:
 
 
 def _footnote(entries: list[Entry]) -> str:
-    metrics = [metric for entry in entries for metric in entry.metrics]
+    # Certificates say their own images; corrupted copies are of the same ones.
+    kinds = ("clean", "attack", "worst_case", "gaussian_noise", "uniform_noise")
+    metrics = [metric for entry in entries for metric in entry.metrics if metric.kind in kinds]
+    papers = " In square brackets: what the entry's paper reports, in its own setting."
 
     def several(values) -> str:
         return ", ".join(str(value) for value in sorted(set(values)))
@@ -89,6 +109,7 @@ def _footnote(entries: list[Entry]) -> str:
         f"{several(each.data.first_index for each in metrics)}); seed {several(each.seed for each in metrics)}; "
         f"code {several(each.environment.short_commit for each in metrics)}; "
         f"backend {several(each.environment.backend for each in metrics)}."
+        f"{papers if any(entry.reported for entry in entries) else ''}"
     )
 
 

@@ -8,15 +8,21 @@ Every number comes from the JSON files in the folder; the verdicts follow from t
 import argparse
 import json
 from pathlib import Path
+from statistics import NormalDist
 
+from keras_robust.certification.smoothing import lower_confidence_bound
 from keras_robust.experiments.command import provenance
 from keras_robust.experiments.kap_claims import (
     CLAIMS,
+    certified_table,
     claims_summary,
     claims_table,
+    paper_table,
+    shift_table,
     sweep_table,
     topography_summary,
     topography_table,
+    widest_interval,
 )
 
 FOLDER = Path(__file__).resolve().parents[1] / "results/kap"
@@ -75,18 +81,60 @@ def report(folder):
     if "figure_7" in results:
         lines += ["## Figures 7 and A1\n", "![figure 7](figure_7.png)\n", "![figure A1](figure_a1.png)\n"]
         lines += ["Mean correlation of first-layer kernels:\n", *topography_table(results["figure_7"]), ""]
-    for name, title in OTHERS.items():
+    for name, (title, pictures, text) in OTHERS.items():
         if name in results:
-            columns = list(dict.fromkeys(key for row in results[name]["rows"] for key in row["values"]))
-            columns = [key for key in columns if not key.endswith(" sd")]
-            lines += [f"## {title}\n", *sweep_table(results[name], columns), ""]
+            lines += [f"## {title}\n", *(f"![{picture}]({picture}.png)\n" for picture in pictures)]
+            lines += [scope(results[name], text), "", *TABLES[name](results[name]), ""]
     return "\n".join([*lines, EXPLANATION])
 
 
+def scope(results, text):
+    """Returns what a section begins with: what was measured, and on what."""
+    setting = results["setting"]
+    images = setting["images"] if "images" in setting else setting["autoattack_images"]
+    half = f"{100 * widest_interval(images):.0f}"
+    if "alpha" in setting:
+        bound = lower_confidence_bound(setting["n"], setting["n"], setting["alpha"])
+        setting = setting | {"largest": f"{NormalDist().inv_cdf(float(bound)):.2f}"}
+    return f"{text.format(**setting | {'images': images, 'half': half})} ({provenance(results)})"
+
+
+def _columns(results):
+    found = dict.fromkeys(key for row in results["rows"] for key in row["values"])
+    return [key for key in found if not key.endswith(" sd")]
+
+
+_WIDE = "each number is ± {half} at most (95 %)."
 OTHERS = {
-    "table_2": "Table 2: AutoAttack's images, L2 1, with noise of sigma 0.1 on at test",
-    "table_a3": "Table A3: transfer of AutoAttack's images, L2 1",
-    "figure_6": "Figure 6: certified accuracy",
+    "table_2": (
+        "Table 2: AutoAttack's images, L2 1, with noise of sigma 0.1 on at test",
+        ["table_2"],
+        "Accuracy in %, the paper's (ResNet-18) in brackets; first {images} test images, " + _WIDE,
+    ),
+    "figure_6": (
+        "Figure 6: certified accuracy",
+        ["figure_6"],
+        "Accuracy in % at each certified L2 radius, first {images} test images, n = {n}, confidence 0.999. The "
+        "paper has 500 images and n = 100,000, in a picture. So many copies certify {largest} sigma at most; "
+        + _WIDE,
+    ),
+    "table_a3": (
+        "Table A3: transfer of AutoAttack's images, L2 1",
+        ["table_a3"],
+        "Accuracy in %, the paper's (ResNet-18) in brackets; first {images} test images, " + _WIDE,
+    ),
+    "figures_a3_a4": (
+        "Figures A2 to A4: how far noise and AutoAttack move the activations",
+        ["figure_a2", "figure_a3", "figure_a4"],
+        "Distance of the activations over their clean norm, mean over those of the first {images} images that "
+        "the network classifies correctly (A4); A3 has {copies} copies of one image. The paper has pictures.",
+    ),
+}
+TABLES = {
+    "table_2": lambda results: paper_table(results, _columns(results)),
+    "table_a3": lambda results: paper_table(results, _columns(results)),
+    "figure_6": certified_table,
+    "figures_a3_a4": shift_table,
 }
 
 

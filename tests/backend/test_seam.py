@@ -176,6 +176,25 @@ def test_compiled_memory_counts_arguments_and_results_or_is_not_known():
     assert found is None or found >= 2 * 4 * 100**2
 
 
+def test_compiled_program_is_the_same_for_the_same_arithmetic_under_other_names():
+    def two_layers(first, second):
+        inputs = keras.Input((4,))
+        hidden = keras.layers.Dense(3, activation="relu", name=first)(inputs)
+        model = keras.Model(inputs, keras.layers.Dense(2, name=second)(hidden))
+        return model, [variable.value for variable in model.weights]
+
+    def program(model, values, scale=1.0):
+        call = backend.jit(lambda weights, x: scale * model.stateless_call(weights, [], x)[0])
+        return backend.compiled_program(call, values, tensor(np.ones((5, 4))))
+
+    one, other = two_layers("first", "second"), two_layers("other", "another")
+    if keras.backend.backend() == "torch":
+        assert program(*one) is None
+    else:
+        assert program(*one) == program(*other)
+        assert program(*one) != program(*other, scale=2.0)
+
+
 def test_a_function_takes_the_gradient_that_it_brings():
     @backend.custom_gradient
     def tripled(x):
@@ -187,3 +206,11 @@ def test_a_function_takes_the_gradient_that_it_brings():
     value, gradient = backend.value_and_grad(lambda x: ops.sum(tripled(x)), tensor([1.0, 2.0]))
     assert float(value) == 3.0
     np.testing.assert_allclose(numpy(gradient), [3.0, 3.0], **CLOSE)
+
+
+def test_full_precision_multiplies_in_float32(rng):
+    a, b = rng.normal(size=(64, 256)).astype("float32"), rng.normal(size=(256, 64)).astype("float32")
+    with backend.full_precision():
+        product = backend.jit(ops.matmul)(ops.convert_to_tensor(a), ops.convert_to_tensor(b))
+    # TensorFloat-32 keeps 10 bits: an error of some 1e-2 here.
+    np.testing.assert_allclose(numpy(product), a.astype("float64") @ b.astype("float64"), atol=1e-4)

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from keras_robust import zoo
+from keras_robust.evaluation.metrics import Metric
 from keras_robust.zoo.card import card_is_current, render_card
 from keras_robust.zoo.entry import Entry, make_entry
 from keras_robust.zoo.results import BEGIN, END, place_table, results_table
@@ -96,6 +97,30 @@ def test_a_lower_number_measured_by_others_goes_first(folder):
     )
     entry = Entry.load(folder).model_copy(update={"external": [other]})
     assert "0.0 [A. Nother](https://x.example)" in results_table([entry])
+
+
+def test_the_papers_number_stands_beside_ours(folder):
+    reported = [
+        zoo.Reported(name="clean", value=0.8, source="A paper, table 1"),
+        zoo.Reported(name="AutoAttack Linf 0.05", value=0.194, source="A paper, table 1"),
+    ]
+    entry = Entry.load(folder).model_copy(update={"reported": reported})
+    table = results_table([entry])
+    assert f"{100 * entry.metrics[0].high:.1f}) [paper 80.0]" in table
+    assert "FGSM [paper 19.4]" in table
+    assert "in its own setting" in table
+
+
+def test_certified_and_corrupted_accuracy_have_columns(folder):
+    entry = Entry.load(folder)
+    fields = entry.metrics[0].model_dump() | {"value": 0.25, "correct": 10}
+    certified = {"name": "certified, sigma 0.1, L2 0.5", "kind": "certified", "epsilon": 0.5, "sigma": 0.1}
+    corrupted = {"name": "corruptions, mean", "kind": "corruption", "correct": 750, "images": 3000}
+    more = [Metric.model_validate(fields | each) for each in (certified, corrupted)]
+    table = results_table([entry.model_copy(update={"metrics": [*entry.metrics, *more]})])
+    assert "certified L2 0.5 | corruptions |" in table
+    assert "sigma 0.1, 40 images" in table
+    assert "over 40 test images" in table
 
 
 def test_place_table_writes_once_and_notices_a_stale_table(folder, tmp_path):

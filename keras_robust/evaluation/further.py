@@ -1,0 +1,183 @@
+"""Measurements beside attacks and noise: certified accuracy, and accuracy under common corruptions."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from keras_robust.certification import SmoothedClassifier
+from keras_robust.checks import check_choice, check_positive_integer
+from keras_robust.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from keras_robust.evaluation.describe import describe, short
+from keras_robust.evaluation.metrics import CORRUPTIONS_MEAN
+
+_LEVEL = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Certified:
+    """Certified accuracy of the smoothed classifier: images right with a certified radius of at least so much.
+
+    An image on which it abstains counts as wrong.
+
+    Args:
+        sigma: Standard deviation of the noise, in pixel units.
+        radii: L2 radii in pixel units.
+        n: Noisy copies that bound the probability of the class; `n0` select it.
+        images: First images to certify; all where there are fewer.
+        n0: Noisy copies that select the class.
+        alpha: Probability that a certificate is wrong.
+
+    Reference:
+        Cohen et al., 2019, https://arxiv.org/abs/1902.02918 (section 4)
+    """
+
+    sigma: float
+    radii: Sequence[float]
+    n: int = 100_000
+    images: int = 500
+    n0: int = 100
+    alpha: float = 0.001
+
+    def __post_init__(self):
+        object.__setattr__(self, "radii", tuple(float(radius) for radius in self.radii))
+        if not self.radii or min(self.radii) < 0:
+            raise ValueError(f"`radii` must hold L2 radii of at least 0. Received: radii={self.radii!r}.")
+        check_positive_integer("images", self.images)
+
+    def __call__(self, model: Any, x: np.ndarray, y: np.ndarray, **options: Any) -> dict[float, np.ndarray]:
+        """Returns for each radius which images are certified at it and right, shape `(images,)`.
+
+        Args:
+            model: Keras model that returns logits.
+            x: Images, shape `(images, height, width, channels)`, in [0, 1].
+            y: Integer labels, shape `(images,)`.
+            **options: Of `SmoothedClassifier.certify`: `batch_size`, `seed`, `output`, `progress`.
+        """
+        smoothed = SmoothedClassifier(model, self.sigma, model.output_shape[-1])
+        found = smoothed.certify(x, n0=self.n0, n=self.n, alpha=self.alpha, **options)
+        return {radius: (found.prediction == y) & (found.radius >= radius) for radius in self.radii}
+
+    def measure(self, job: Any) -> None:
+        """Adds a number for each radius to an evaluation under way."""
+        count = min(self.images, len(job.x))
+        name = f"certified, sigma {short(self.sigma)}"
+
+        def progress(done, images, copies, of_copies):
+            job.progress(name, done, images, 0.0, f"copy {copies} of {of_copies}")
+
+        start, before = time.perf_counter(), job.predictor.forward_passes
+        found = self(
+            job.model,
+            job.x[:count],
+            job.y[:count],
+            batch_size=min(1000, self.n),
+            seed=job.seed,
+            output=job.own_state(name.replace(",", "")),
+            progress=progress,
+        )
+        passes = {"forward": job.predictor.forward_passes - before, "backward": 0}
+        seconds = round(time.perf_counter() - start, 3)
+        for radius, correct in found.items():
+            job.add(
+                f"{name}, L2 {short(radius)}",
+                "certified",
+                correct,
+                norm="L2",
+                epsilon=radius,
+                sigma=self.sigma,
+                attack=describe(self),
+                seconds=seconds,
+                cost=passes,
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class _OneCorruption:
+    """Names one set of corrupted images in the state of an evaluation."""
+
+    constants: str
+    name: str
+    severity: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Corrupted:
+    """Accuracy under the 15 common corruptions at 5 severities, generated from the images.
+
+    Args:
+        constants: `"cifar"` for the severities of CIFAR-10-C, `"imagenet"` for those of ImageNet-C.
+
+    Reference:
+        Hendrycks and Dietterich, 2019, https://arxiv.org/abs/1903.12261
+    """
+
+    constants: str = "cifar"
+
+    def __post_init__(self):
+        check_choice("constants", self.constants, ("cifar", "imagenet"))
+
+    def __call__(
+        self, right: Callable[[np.ndarray, str, int], np.ndarray], x: np.ndarray, *, seed: int
+    ) -> dict[str, np.ndarray]:
+        """Returns for each corruption which images are right at each severity, shape `(severities, images)`.
+
+        Args:
+            right: `(images, corruption, severity) -> booleans`, shape `(images,)`.
+            x: Images, shape `(images, height, width, channels)`, in [0, 1].
+            seed: Seed of the corruptions.
+        """
+        return {
+            name: np.stack(
+                [
+                    right(corrupt(x, name, severity, seed=seed, constants=self.constants), name, severity)
+                    for severity in SEVERITIES
+                ]
+            )
+            for name in CORRUPTIONS
+        }
+
+    def measure(self, job: Any) -> None:
+        """Adds a number for each corruption and their mean to an evaluation under way."""
+        options, rows = describe(self), np.arange(len(job.x))
+        spent: dict[str, list[dict[str, Any]]] = {}
+
+        def right(x, name, severity):
+            one = _OneCorruption(self.constants, name, severity)
+            step = functools.partial(lambda images, part: job.right(images[part], job.y[part]), x)
+            correct, cost = job.measure(one, f"{name} {severity}", rows, len(rows), step)
+            spent.setdefault(name, []).append(cost)
+            return correct
+
+        found = self(right, job.x, seed=job.seed)
+        parts = {f"corruption {name}": [name] for name in found} | {CORRUPTIONS_MEAN: list(found)}
+        for title, names in parts.items():
+            correct = np.concatenate([found[name] for name in names])
+            costs = [each for name in names for each in spent[name]]
+            job.add(
+                title,
+                "corruption",
+                correct.reshape(-1),
+                interval=interval_over_images(correct),
+                attack=options | {"corruptions": names},
+                seconds=round(sum(each["seconds"] for each in costs), 3),
+                cost={key: sum(each["cost"][key] for each in costs) for key in ("forward", "backward")},
+            )
+
+
+def interval_over_images(correct: np.ndarray) -> tuple[float, float]:
+    """Returns the 95 % interval of a mean over copies of the same images: copies of one image are not independent.
+
+    Args:
+        correct: Booleans, shape `(copies, images)`.
+
+    Returns:
+        Ends of the normal interval of the mean over images of each image's share.
+    """
+    shares = correct.mean(axis=0)
+    half = stats.norm.ppf((1 + _LEVEL) / 2) * shares.std(ddof=min(1, len(shares) - 1)) / np.sqrt(len(shares))
+    return max(float(shares.mean() - half), 0.0), min(float(shares.mean() + half), 1.0)

@@ -1,0 +1,61 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_robust import evaluation
+from keras_robust.certification import SmoothedClassifier
+from keras_robust.corruptions import CORRUPTIONS, corrupt
+from keras_robust.evaluation import Certified, Corrupted
+from keras_robust.evaluation.further import interval_over_images
+
+
+@pytest.fixture
+def judged(rng):
+    """A linear model and images of which it gets some right."""
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
+    model.layers[-1].kernel.assign(rng.normal(size=(192, 4)).astype("float32"))
+    x = rng.uniform(size=(12, 8, 8, 3)).astype("float32")
+    y = model.predict(x, verbose=0).argmax(-1)
+    y[::3] = (y[::3] + 1) % 4
+    return model, x, y
+
+
+def test_certified_accuracy_counts_right_images_of_enough_radius(judged, tmp_path):
+    model, x, y = judged
+    certified = Certified(sigma=0.05, radii=[0.0, 0.05], n=200, images=9)
+    metrics = evaluation.evaluate(model, x, y, further=[certified], output=tmp_path / "metrics.json")
+    found = metrics.of_kind("certified")
+    expected = SmoothedClassifier(model, 0.05, 4).certify(x[:9], n=200, batch_size=200)
+    right = expected.prediction == y[:9]
+    assert [metric.correct for metric in found] == [right.sum(), (right & (expected.radius >= 0.05)).sum()]
+    assert [(metric.norm, metric.epsilon, metric.sigma, metric.images) for metric in found] == [
+        ("L2", 0.0, 0.05, 9),
+        ("L2", 0.05, 0.05, 9),
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_corrupted_accuracy_is_the_mean_over_corruptions_and_severities(judged):
+    model, x, y = judged
+    metrics = evaluation.evaluate(model, x, y, further=[Corrupted()], seed=3)
+    found = {metric.name: metric for metric in metrics.of_kind("corruption")}
+    assert len(found) == len(CORRUPTIONS) + 1
+    fog = [model.predict(corrupt(x, "fog", s, seed=3), verbose=0).argmax(-1) == y for s in range(1, 6)]
+    assert found["corruption fog"].correct == np.sum(fog)
+    mean = found["corruptions, mean"]
+    assert mean.value == pytest.approx(np.mean([found[f"corruption {name}"].value for name in CORRUPTIONS]))
+    assert mean.images == 75 * 12
+
+
+@pytest.mark.once
+def test_copies_of_an_image_do_not_narrow_the_interval():
+    one = np.arange(100)[None] % 3 > 0
+    low, high = interval_over_images(one)
+    assert interval_over_images(np.repeat(one, 75, axis=0)) == pytest.approx((low, high))
+    assert high - low == pytest.approx(2 * 1.96 * one.std(ddof=1) / 10, rel=1e-3)
+
+
+@pytest.mark.once
+def test_negative_radius_is_an_error():
+    with pytest.raises(ValueError, match="radii"):
+        Certified(sigma=0.1, radii=[-0.1])
