@@ -55,7 +55,7 @@ def list_command(
     """List the models of the zoo with their accuracies."""
     from keras_robust.evaluation.metrics import robust_accuracy
     from keras_robust.zoo import registry
-    from keras_robust.zoo.entry import RECIPE
+    from keras_robust.zoo.entry import RECIPE, WEIGHTS
 
     entries = registry.list_entries(dataset=dataset, threat=threat, backend=backend)
     folders = registry.folders()
@@ -83,7 +83,11 @@ def list_command(
             entry.name, entry.dataset, f"{entry.parameters:,}", f"{clean.value:.1%}", "\n".join(robust), size
         )
     Console().print(table)
-    untrained = sorted(registry.folders(RECIPE).keys() - folders.keys())
+    waiting = {name: folder for name, folder in registry.folders(RECIPE).items() if name not in folders}
+    trained = sorted(name for name, folder in waiting.items() if (folder / WEIGHTS).is_file())
+    untrained = sorted(waiting.keys() - set(trained))
+    if trained:
+        typer.echo(f"Not measured yet (keras-robust evaluate NAME --update-entry): {', '.join(trained)}")
     if untrained:
         typer.echo(f"Recipes without weights yet (keras-robust train NAME): {', '.join(untrained)}")
 
