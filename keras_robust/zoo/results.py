@@ -1,5 +1,6 @@
 """The results table of the zoo, generated from the entries and placed between two markers of a Markdown file."""
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,7 +17,8 @@ def results_table(entries: Iterable[Entry]) -> str:
     """Returns a Markdown table for each data set.
 
     A robust column holds the lowest accuracy measured under its norm and epsilon; a lower one that others measured
-    takes its place. Every cell carries its 95 % interval.
+    takes its place. Of noise and of certificates one level is shown, the middle one of those that most entries have;
+    the cards have all. Every cell carries its 95 % interval.
 
     Args:
         entries: Entries of the zoo.
@@ -58,7 +60,7 @@ def _table(dataset: str, entries: list[Entry]) -> str:
                 same = other.norm == metric.norm and abs(other.epsilon - key[2]) < 1e-6
                 if same and other.value < metric.value:
                     row[key] = f"{100 * other.value:.1f} [{other.who}]({other.link})"
-    keys = sorted(columns)
+    keys = _shown(columns, rows.values())
     lines = [
         f"### {dataset}",
         "",
@@ -75,6 +77,19 @@ def _table(dataset: str, entries: list[Entry]) -> str:
             + " |"
         )
     return "\n".join([*lines, "", _footnote(entries)])
+
+
+def _shown(columns: Iterable[tuple], rows: Iterable[dict[tuple, str]]) -> list[tuple]:
+    """Returns the columns in their order: every radius, but one level of each noise and one certified radius."""
+    filled = Counter(key for row in rows for key in row)
+    kinds: dict[tuple, list[tuple]] = {}
+    for key in sorted(columns):
+        kinds.setdefault(key if key[0] == 0 else key[:2], []).append(key)
+    shown = []
+    for keys in kinds.values():
+        most = [key for key in keys if filled[key] == max(filled[each] for each in keys)]
+        shown.append(most[(len(most) - 1) // 2])
+    return shown
 
 
 def _cell(metric: Metric) -> str:

@@ -123,6 +123,16 @@ def test_certified_and_corrupted_accuracy_have_columns(folder):
     assert "over 40 test images" in table
 
 
+def test_the_table_shows_the_middle_level_of_a_noise(folder):
+    entry = Entry.load(folder)
+    noise = entry.metrics[2].model_dump()
+    more = [Metric.model_validate(noise | {"sigma": sigma, "name": f"noise {sigma}"}) for sigma in (0.2, 0.3)]
+    table = results_table([entry.model_copy(update={"metrics": [*entry.metrics, *more]})])
+    assert "noise sigma 0.2" in table
+    assert "noise sigma 0.1 " not in table
+    assert "noise sigma 0.3" not in table
+
+
 def test_place_table_writes_once_and_notices_a_stale_table(folder, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\n{END}\nafter\n")
