@@ -17,8 +17,8 @@ def results_table(entries: Iterable[Entry]) -> str:
     """Returns a Markdown table for each data set.
 
     A robust column holds the lowest accuracy measured under its norm and epsilon; a lower one that others measured
-    takes its place. Of noise and of certificates one level is shown, the middle one of those that most entries have;
-    the cards have all. Every cell carries its 95 % interval.
+    takes its place. Of noise and of certificates one level is shown, the middle one of those that most entries
+    have; the cards have all. Every cell carries its 95 % interval.
 
     Args:
         entries: Entries of the zoo.
