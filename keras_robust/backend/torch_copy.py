@@ -1,34 +1,58 @@
-"""The weights of a plain chain of layers in native PyTorch: the best case that a PyTorch tool could be given."""
+"""The weights of a network of known layers in native PyTorch: the best case that a PyTorch tool could be given."""
 
+import collections
 from typing import Any
 
 import keras
 import numpy as np
 import torch
 
-from keras_robust.layers import KAP, Conv2D, Dense, GaussianNoise, Standardize, WeightMap, averaged_weights
+from keras_robust.layers import (
+    KAP,
+    Conv2D,
+    Dense,
+    GaussianNoise,
+    Standardize,
+    SubnetGate,
+    WeightMap,
+    averaged_weights,
+)
 
 
 def native_torch_copy(model: keras.Model) -> torch.nn.Module:
     """Rebuilds a network from PyTorch's own layers, without Keras in between.
 
     Parameters are frozen, and kernel average pooling after a convolution is folded into its kernel, so that a
-    comparison with PyTorch tools is against their best case. The small nets of the zoo can be copied; the copy
-    takes images of shape `(batch, channels, height, width)`.
+    comparison with PyTorch tools is against their best case. The small nets and the residual ones of the zoo can
+    be copied, without subnet gates; the copy takes images of shape `(batch, channels, height, width)`.
 
     Args:
-        model: Functional or sequential model, a chain of known layers with the channels last; on any backend.
+        model: Functional or sequential model of known layers with the channels last; on any backend.
 
     Returns:
         Module in evaluation mode, on the CPU.
 
     Raises:
-        ValueError: If a layer is unknown; those that merge branches are.
+        ValueError: If a layer is unknown.
     """
-    modules: list[torch.nn.Module] = []
-    for layer in model.layers:
-        modules += _copy(layer, modules)
-    network = torch.nn.Sequential(*modules).eval()
+    uses: collections.Counter[int] = collections.Counter()
+    graph = model._functional if isinstance(model, keras.Sequential) else model
+    nodes = [
+        node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]
+    ]
+    for node in nodes:
+        uses.update(id(tensor) for tensor in node.input_tensors)
+    chains: list[tuple[list[int], list[torch.nn.Module]]] = []  # the chains that each one adds, and its modules
+    ends: dict[int, int] = {}  # the chain that each tensor is the last output of
+    for node in nodes:
+        sources = [ends[id(tensor)] for tensor in node.input_tensors]
+        goes_on = len(sources) == 1 and uses[id(node.input_tensors[0])] == 1
+        if not goes_on:
+            chains.append((sources, []))
+        here = sources[0] if goes_on else len(chains) - 1
+        chains[here][1].extend(_copy(node.operation, chains[here][1]))
+        ends[id(node.outputs[0])] = here
+    network = _Chains(chains, ends[id(graph.outputs[0])]).eval()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return network
@@ -40,7 +64,7 @@ def _copy(layer: Any, before: list[torch.nn.Module]) -> list[torch.nn.Module]:
     else:
         arrays = [np.asarray(keras.ops.convert_to_numpy(weight.value)) for weight in layer.weights]
     weights = [torch.tensor(array) for array in arrays]
-    if isinstance(layer, keras.layers.InputLayer | keras.layers.Dropout | GaussianNoise):
+    if isinstance(layer, _IDENTITIES):
         return []
     if isinstance(layer, Standardize):
         return [_Affine(layer.mean, layer.std)]
@@ -76,6 +100,10 @@ def _copy(layer: Any, before: list[torch.nn.Module]) -> list[torch.nn.Module]:
         f"There is no native copy of layer '{layer.name}' of type {type(layer).__name__}. "
         "Use `keras_robust.backend.torch_module.as_torch_module`, which wraps any model."
     )
+
+
+# An `Add` is the sum that its chain begins with.
+_IDENTITIES = keras.layers.InputLayer | keras.layers.Dropout | keras.layers.Add | GaussianNoise | SubnetGate
 
 
 def _activation(layer):
@@ -125,6 +153,22 @@ def _fold(layer, before):
         state["bias"] = convolution.bias.detach() @ mixing
     module.load_state_dict(state)
     return [module]
+
+
+class _Chains(torch.nn.Module):
+    """Chains of modules, each of which begins with the sum of others' outputs, or with the images."""
+
+    def __init__(self, chains, last):
+        super().__init__()
+        self.sources, self.last = [sources for sources, _ in chains], last
+        self.chains = torch.nn.ModuleList(torch.nn.Sequential(*modules) for _, modules in chains)
+
+    def forward(self, x):
+        outputs = []
+        for sources, chain in zip(self.sources, self.chains, strict=True):
+            first, *others = [outputs[source] for source in sources] or [x]
+            outputs.append(chain(sum(others, first)))
+        return outputs[self.last]
 
 
 class _Affine(torch.nn.Module):

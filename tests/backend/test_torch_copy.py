@@ -14,6 +14,8 @@ NETS = {
     "smoothing": ("wm_cnn", {"layer": "smoothing", "batch_normalization": True}),
     "unsharp": ("wm_cnn", {"layer": "unsharp"}),
     "conv": ("wm_cnn", {"layer": "conv"}),
+    "resnet": ("resnet8", {}),
+    "preact_resnet": ("preact_resnet18", {"pooling": "kap"}),
 }
 
 
