@@ -5,7 +5,6 @@ from scipy import stats
 from keras_robust.experiments import timing
 from keras_robust.experiments.timing import median_interval, paired_times
 
-
 pytestmark = pytest.mark.once
 
 
