@@ -5,6 +5,8 @@ from scipy import stats
 from keras_robust.experiments import timing
 from keras_robust.experiments.timing import median_interval, paired_times
 
+pytestmark = pytest.mark.once
+
 
 def test_a_drift_of_the_machines_speed_falls_out_of_the_ratio(monkeypatch):
     now = [0.0]
