@@ -140,6 +140,7 @@ def from_zoo(arguments):
     module.main([str(argument) for argument in arguments])
 
 
+@pytest.mark.once
 def test_weights_of_the_zoo_go_to_table_figure_and_verdicts_by_one_command(tmp_path, monkeypatch, rng):
     pytest.importorskip("matplotlib")
     images = datasets.Split(
