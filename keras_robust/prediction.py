@@ -141,7 +141,7 @@ class Predictor:
         return lambda start, end, state, *tensors: run(integer(start), integer(end), state, *tensors)
 
     def predict(self, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
-        """Computes logits in batches of one static size.
+        """Computes logits in batches of one static size, in full float32 also on accelerators.
 
         Args:
             x: Images, shape `(images, height, width, channels)`, in [0, 1].
@@ -154,7 +154,8 @@ class Predictor:
         parts = []
         for rows, batch in padded_batches(len(x), min(batch_size, len(x))):
             self.count(forward=len(batch))
-            logits = run(ops.convert_to_tensor(x[batch]))
+            with backend.full_precision():
+                logits = run(ops.convert_to_tensor(x[batch]))
             parts.append(ops.convert_to_numpy(logits)[: len(rows)])
         return np.concatenate(parts)
 

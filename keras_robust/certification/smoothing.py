@@ -70,13 +70,7 @@ class SmoothedClassifier:
     """
 
     def __init__(self, model: keras.Model, sigma: float, num_classes: int):
-        number = isinstance(sigma, int | float | np.number) and not isinstance(sigma, bool)
-        if not number or not 0 < sigma <= 10:
-            hint = f" Did you mean {sigma:g} / 255?" if number and sigma > 10 else ""
-            raise ValueError(
-                "`sigma` must be a positive standard deviation in pixel units, where pixels are in [0, 1]. "
-                f"Received: sigma={sigma!r}.{hint}"
-            )
+        check_sigma(sigma)
         check_positive_integer("num_classes", num_classes, minimum=2)
         self.model = model
         self.sigma = float(sigma)
@@ -234,6 +228,17 @@ class SmoothedClassifier:
             total += counts
             after(counts, done)
         return total
+
+
+def check_sigma(sigma: float) -> None:
+    """Raises `ValueError` unless `sigma` is a positive standard deviation in pixel units."""
+    number = isinstance(sigma, int | float | np.number) and not isinstance(sigma, bool)
+    if not number or not 0 < sigma <= 10:
+        hint = f" Did you mean {sigma:g} / 255?" if number and sigma > 10 else ""
+        raise ValueError(
+            "`sigma` must be a positive standard deviation in pixel units, where pixels are in [0, 1]. "
+            f"Received: sigma={sigma!r}.{hint}"
+        )
 
 
 @functools.lru_cache(maxsize=8)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from keras_robust.certification import SmoothedClassifier
+from keras_robust.certification.smoothing import SmoothedClassifier, check_sigma
 from keras_robust.checks import check_choice, check_positive_integer
 from keras_robust.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from keras_robust.evaluation.describe import describe, short
@@ -27,10 +27,13 @@ class Certified:
     Args:
         sigma: Standard deviation of the noise, in pixel units.
         radii: L2 radii in pixel units.
-        n: Noisy copies that bound the probability of the class; `n0` select it.
+        n: Noisy copies that bound the probability of the class.
         images: First images to certify; all where there are fewer.
         n0: Noisy copies that select the class.
         alpha: Probability that a certificate is wrong.
+
+    Raises:
+        ValueError: If an option is out of range.
 
     Reference:
         Cohen et al., 2019, https://arxiv.org/abs/1902.02918 (section 4)
@@ -47,7 +50,9 @@ class Certified:
         object.__setattr__(self, "radii", tuple(float(radius) for radius in self.radii))
         if not self.radii or min(self.radii) < 0:
             raise ValueError(f"`radii` must hold L2 radii of at least 0. Received: radii={self.radii!r}.")
-        check_positive_integer("images", self.images)
+        check_sigma(self.sigma)
+        for name in ("n", "n0", "images"):
+            check_positive_integer(name, getattr(self, name))
 
     def __call__(self, model: Any, x: np.ndarray, y: np.ndarray, **options: Any) -> dict[float, np.ndarray]:
         """Returns for each radius which images are certified at it and right, shape `(images,)`.

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_robust import backend, norms
+from keras_robust import norms
 from keras_robust.attacks.base import Predictor
 from keras_robust.checks import Tensor, check_images, check_labels, check_logits, check_positive_integer
 from keras_robust.evaluation.describe import describe, short
@@ -142,8 +142,7 @@ class _Job:
 
     def right(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Tells which images are classified correctly; a non-finite logit is an error, not a robust image."""
-        with backend.full_precision():
-            logits = self.predictor.predict(x, self.batch_size)
+        logits = self.predictor.predict(x, self.batch_size)
         if not np.isfinite(logits).all():
             raise ValueError(
                 "The model must return finite logits on every image in [0, 1]. Received: NaN or infinity. "
