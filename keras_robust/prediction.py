@@ -96,7 +96,7 @@ class Predictor:
         Returns:
             A function of `*tensors` that uses the model's current weights.
         """
-        run = self._jitted(key, _trace_key(self._model()), function)
+        run = self._jitted(key, trace_key(self._model()), function)
         return lambda *tensors, variables=None: run(variables or self.variables(), *tensors)
 
     def _jitted(self, key, trace, function):
@@ -205,8 +205,15 @@ def _is_seed(variable) -> bool:
     return variable.path.endswith("seed_generator_state")
 
 
-def _trace_key(model: keras.Model) -> tuple:
-    """What a layer decides in Python, and a compiled function therefore has fixed."""
+def trace_key(model: keras.Model) -> tuple:
+    """Returns what layers decide in Python, and a compiled function therefore has fixed.
+
+    Args:
+        model: Keras model.
+
+    Returns:
+        A key that differs where such a decision does.
+    """
     layers = model._flatten_layers(include_self=False)
     return tuple(layer.trace_key for layer in layers if hasattr(layer, "trace_key"))
 
