@@ -150,8 +150,10 @@ def _recorded(fn: Callable, first: Any, rest: Sequence[Any]) -> _Recorded | None
     try:
         # Tensors without data: a function that asks for a value fails, instead of having it fixed for ever.
         options: dict[str, Any] = {"tracing_mode": "fake", "_allow_non_fake_inputs": True}
-        with_mutations = make_fx(flat, **options)(*fixed, *leaves)
-        module = make_fx(functionalize(with_mutations), **options)(*fixed, *leaves)
+        # One tensor in two places would be recorded as one input; in another call they may be two.
+        inputs = [each.detach() for each in (*fixed, *leaves)]
+        with_mutations = make_fx(flat, **options)(*inputs)
+        module = make_fx(functionalize(with_mutations), **options)(*inputs)
         _simplify(module)
         recorded = _Recorded(module.graph, module, len(fixed), structure)
         recorded(fixed, leaves)

@@ -116,3 +116,11 @@ def test_random_layers_draw_anew_with_each_tick(net, batch):
         found = [numbers(run(batch[0], ops.convert_to_tensor(tick)))[0] for tick in (0, 1, 2, 3, 0)]
     np.testing.assert_array_equal(found[0], found[4])
     assert len({each.tobytes() for each in found}) == 4
+
+
+def test_two_arguments_that_were_one_tensor_when_recorded_stay_two():
+    difference = backend.jit(lambda variables, a, b: a - b)
+    one, other = ops.ones((3,)), ops.zeros((3,))
+    for _ in range(4):
+        assert not ops.any(difference([], one, one))
+    np.testing.assert_array_equal(ops.convert_to_numpy(difference([], one, other)), np.ones(3))
