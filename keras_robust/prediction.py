@@ -96,14 +96,17 @@ class Predictor:
         Returns:
             A function of `*tensors` that uses the model's current weights.
         """
-        key = (key, _trace_key(self._model()))
-        if key not in self._compiled:
+        run = self._jitted(key, trace_key(self._model()), function)
+        return lambda *tensors, variables=None: run(variables or self.variables(), *tensors)
+
+    def _jitted(self, key, trace, function):
+        if (key, trace) not in self._compiled:
 
             def run(variables, *tensors):
-                return function(Logits(self, variables), *tensors)
+                return function(Logits(self, variables, trace), *tensors)
 
-            self._compiled[key] = backend.jit(run)
-        return lambda *tensors, variables=None: self._compiled[key](variables or self.variables(), *tensors)
+            self._compiled[key, trace] = backend.jit(run)
+        return self._compiled[key, trace]
 
     def loop(self, key: Hashable, body: Callable) -> Callable:
         """Returns a compiled loop over a step that takes gradients of the model.
@@ -166,11 +169,13 @@ class Logits:
     Args:
         predictor: Predictor of the model.
         variables: Values of its variables.
+        trace: What the model's layers have decided in Python.
     """
 
-    def __init__(self, predictor: Predictor, variables: tuple[list[Tensor], list[Tensor]]):
+    def __init__(self, predictor: Predictor, variables: tuple[list[Tensor], list[Tensor]], trace: tuple):
         self._predictor = predictor
         self._variables = variables
+        self._trace = trace
 
     def __call__(self, x: Tensor, tick: Tensor | None = None) -> Tensor:
         """Computes logits, shape `(batch, classes)`."""
@@ -188,8 +193,8 @@ class Logits:
         """
         if backend.COMPILES:
             return lambda *tensors: function(self, *tensors)
-        run = self._predictor.compiled(key, function)
-        return lambda *tensors: run(*tensors, variables=self._variables)
+        run = self._predictor._jitted(key, self._trace, function)
+        return lambda *tensors: run(self._variables, *tensors)
 
 
 _PREDICTORS: "weakref.WeakKeyDictionary[keras.Model, Predictor]" = weakref.WeakKeyDictionary()
@@ -200,8 +205,15 @@ def _is_seed(variable) -> bool:
     return variable.path.endswith("seed_generator_state")
 
 
-def _trace_key(model: keras.Model) -> tuple:
-    """What a layer decides in Python, and a compiled function therefore has fixed."""
+def trace_key(model: keras.Model) -> tuple:
+    """Returns what layers decide in Python, and a compiled function therefore has fixed.
+
+    Args:
+        model: Keras model.
+
+    Returns:
+        A key that differs where such a decision does.
+    """
     layers = model._flatten_layers(include_self=False)
     return tuple(layer.trace_key for layer in layers if hasattr(layer, "trace_key"))
 

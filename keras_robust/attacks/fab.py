@@ -152,20 +152,27 @@ class FAB(Attack):
         del index
         s = _State(*values)
         x, y, target = problem
-        norm = norms.get(self.norm)
         linearise = _towards_target if self.targeted else _towards_nearest
         value, gradient = linearise(logits, s.x_adv, y, target, self.norm)
-        weights, here, clean = flat(gradient), flat(s.x_adv), flat(x)
-        points = ops.stack([here, clean])
-        values = ops.stack([value, value + ops.sum(weights * (clean - here), axis=1)])
-        guess = ops.transpose(s.multipliers)
-        moves, multipliers = project_on_hyperplane(self.norm, points, weights, values, guess)
+
+        def part(name, function):
+            return logits.part(("hyperplane", self.norm, name), lambda _, *tensors: function(*tensors))
+
+        planes = part("planes", _planes)(s.x_adv, x, value, gradient, s.multipliers)
+        moves, multipliers = project_on_hyperplane(self.norm, *planes, part)
+        key = ("fab move", self.norm, self.alpha_max, self.eta, self.beta)
+        return logits.part(key, self._move)(values, settled, x, y, moves, multipliers, radius)
+
+    def _move(self, logits, values, settled, x, y, moves, multipliers, radius):
+        """Moves to a mix of the iterate's and the clean image's projections, and keeps it where it is better."""
+        s, norm = _State(*values), norms.get(self.norm)
+        here, clean = flat(s.x_adv), flat(x)
         lengths = [ops.maximum(norm.length(moves[index]), 1e-8) for index in (0, 1)]
         alpha = ops.minimum(lengths[0] / (lengths[0] + lengths[1]), self.alpha_max)[:, None]
         mixed = (1.0 - alpha) * (here + self.eta * moves[0]) + alpha * (clean + self.eta * moves[1])
         x_adv = ops.reshape(ops.clip(mixed, 0.0, 1.0), ops.shape(x))
 
-        outputs = logits.part("predict", _predict)(x_adv)
+        outputs = logits(x_adv)
         wrong = ops.not_equal(ops.cast(ops.argmax(outputs, axis=-1), y.dtype), y)
         score = ops.where(wrong, -norm.length(x_adv - x), -_FAR)
         better = ~settled & (score >= s.score) & (wrong | (s.score <= -_FAR))
@@ -177,6 +184,13 @@ class FAB(Attack):
             s.done | (wrong & (score >= -radius)),
             ops.transpose(multipliers),
         )
+
+
+def _planes(x_adv, x, value, gradient, multipliers):
+    """Returns the points to project, the hyperplane's normal, what is missing at each, and the guesses."""
+    weights, here, clean = flat(gradient), flat(x_adv), flat(x)
+    values = ops.stack([value, value + ops.sum(weights * (clean - here), axis=1)])
+    return ops.stack([here, clean]), weights, values, ops.transpose(multipliers)
 
 
 def _towards_target(logits, x_adv, y, target, norm):

@@ -10,7 +10,14 @@ from keras import ops
 from keras_robust import losses, norms
 from keras_robust.attacks.base import Attack
 from keras_robust.attacks.segments import run_segments
-from keras_robust.attacks.square_moves import SPREAD, propose, starting_pattern, window_pattern
+from keras_robust.attacks.square_moves import (
+    SPREAD,
+    plan_windows,
+    propose,
+    starting_pattern,
+    window_contents,
+    window_pattern,
+)
 from keras_robust.checks import Tensor, check_epsilon, check_positive_integer
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -117,7 +124,9 @@ class Square(Attack):
 
         predictor.count(forward=len(x))
         state = begin(x, y, noise["start"], ops.convert_to_tensor(first_tick, "int32"), epsilon)
-        problem = (x, y, noise["positions"], noise["signs"])
+        # A segment looks at `_SEGMENT` draws, however short it is: the last ones need something behind them.
+        drawn = (ops.pad(noise[name], ((0, 0), (0, _SEGMENT), (0, 0))) for name in ("positions", "signs"))
+        problem = (x, y, *drawn)
         return run_segments(advance, problem, _State(*state), self._ends(x.shape[1:3]))
 
     def _ends(self, shape) -> list[int]:
@@ -147,21 +156,22 @@ def _begin(norm, logits, x, y, pattern, tick, epsilon):
 
 def _run(norm, all_positions, logits, problem, state, pattern, start, end, size, first_tick, epsilon):
     """Tries queries start to end - 1 on a batch; rows already broken stay as they are."""
-    query = logits.part(("square query", norm.name, all_positions), functools.partial(_query, norm, all_positions))
-    fixed = (pattern, size, epsilon)
-    x, y, positions, signs = problem
+    query = logits.part(("square query", norm.name), functools.partial(_query, norm))
+    x, y, *drawn = problem
+    drawn = [ops.slice(each, (0, start, 0), (x.shape[0], _SEGMENT, each.shape[2])) for each in drawn]
+    windows = plan_windows(norm, x, *drawn, size, all_positions=all_positions)
+    contents = window_contents(norm, x, pattern, epsilon)
+    tick = first_tick + start + 1
 
     def body(k, each):
-        return query(each, x, y, positions[:, k], signs[:, k], ops.convert_to_tensor(first_tick + k + 1), *fixed)
+        return query(*each, x, y, [kind[k] for kind in windows], contents, epsilon, tick + k)
 
-    return ops.fori_loop(start, end, body, state)
+    best, margin = ops.fori_loop(0, end - start, body, (state.x_best, state.score))
+    return _State(best, margin, margin > 0)
 
 
-def _query(norm, all_positions, logits, state, x, y, position, sign, tick, pattern, size, epsilon):
-    best, margin, done = state
-    window = (ops.cast(position, "int32"), ops.cast(sign, x.dtype), pattern, size)
-    proposal = propose(norm, x, best, *window, epsilon, all_positions=all_positions)
+def _query(norm, logits, best, margin, x, y, windows, contents, epsilon, tick):
+    proposal = propose(norm, x, best, windows, contents, epsilon)
     value = losses.margin(logits(proposal, tick), y)
-    accept = ops.logical_and(value > margin, ops.logical_not(done))
-    margin = ops.where(accept, value, margin)
-    return _State(ops.where(norms.per_example(accept, x), proposal, best), margin, margin > 0)
+    accept = ops.logical_and(value > margin, margin <= 0)
+    return ops.where(norms.per_example(accept, x), proposal, best), ops.where(accept, value, margin)

@@ -7,37 +7,76 @@ shapes stay static and nothing is gathered or scattered, which is slow under XLA
 import numpy as np
 from keras import ops
 
+from keras_robust.checks import Tensor
 from keras_robust.norms import Norm
 
 SPREAD = 2**15
 """Number of values that a drawn position takes; a window's offset is floor(position / SPREAD * places)."""
 
 
-def propose(norm: Norm, x, best, position, sign, pattern, size, epsilon, *, all_positions: bool = True):
+def plan_windows(norm: Norm, x, positions, signs, size, *, all_positions: bool = True) -> tuple[Tensor, ...]:
+    """Turns what was drawn for some queries into windows, all of one size.
+
+    Args:
+        norm: Shape of the ball.
+        x: Clean images, shape `(batch, height, width, channels)`.
+        positions: Row and column of the windows in units of 1 / SPREAD of the room, shape
+            `(batch, queries, 2)` for Linf, `(batch, queries, 4)` otherwise.
+        signs: 1 or -1 for each channel, then for the orientation (not for Linf), shape `(batch, queries, signs)`.
+        size: Side of the window, integer scalar.
+        all_positions: Whether a window may lie at the lower and right edges; not so in the reference code.
+
+    Returns:
+        Tensors whose first axis are the queries. Whether each row lies in the window, shape
+        `(queries, windows, batch, height, 1, 1)`; whether each column does,
+        `(queries, windows, batch, 1, width, 1)`; the sign of each channel, `(queries, batch, 1, 1, channels)`,
+        for Linf whether it is positive. Not for Linf: first row and column of the first window,
+        `(queries, batch, 2)`; whether the pattern stays as it is or is transposed, `(queries, batch, 1, 1)`.
+    """
+    batch, height, width, channels = x.shape
+    queries, numbers = positions.shape[1:]
+    positions = ops.reshape(ops.cast(positions, "int32"), (batch, queries, numbers // 2, 2))
+    room = ops.stack([height - size, width - size]) + int(all_positions)
+    corner = ops.transpose(positions * room // SPREAD, (1, 2, 0, 3))
+    top, left = corner[..., :1], corner[..., 1:]
+    row, column = ops.arange(height, dtype="int32"), ops.arange(width, dtype="int32")
+    rows = ops.logical_and(row >= top, row < top + size)[..., None, None]
+    columns = ops.logical_and(column >= left, column < left + size)[..., None, :, None]
+    signs = ops.transpose(signs, (1, 0, 2))[:, :, None, None]
+    if norm.name == "Linf":
+        return rows, columns, signs > 0
+    return rows, columns, ops.cast(signs[..., :channels], x.dtype), corner[:, 0], signs[..., 0, channels:] > 0
+
+
+def window_contents(norm: Norm, x, pattern, epsilon) -> tuple[Tensor, ...]:
+    """Returns what windows of one size are filled from: for Linf the extreme pixels, else the pattern."""
+    if norm.name == "Linf":
+        return ops.maximum(x - epsilon, 0.0), ops.minimum(x + epsilon, 1.0)
+    return (pattern,)
+
+
+def propose(norm: Norm, x, best, windows: tuple[Tensor, ...], contents: tuple[Tensor, ...], epsilon):
     """Changes one window of the perturbation of each image.
 
     Args:
         norm: Shape of the ball.
         x: Clean images, shape `(batch, height, width, channels)`.
         best: Best images so far, of the same shape.
-        position: Row and column of the windows in units of 1 / SPREAD of the room: shape `(batch, 2)` for
-            Linf, `(batch, 4)` otherwise.
-        sign: 1 or -1 for each channel, then for the orientation (not for Linf), shape `(batch, signs)`.
-        pattern: What `window_pattern` gives for `size`.
-        size: Side of the window, integer scalar.
+        windows: What `plan_windows` gives, for one query.
+        contents: What `window_contents` gives for the same size.
         epsilon: Radius of the ball.
-        all_positions: Whether a window may lie at the lower and right edges; not so in the reference code.
 
     Returns:
         Proposed images, of the shape of `x`, in the ball and in [0, 1].
     """
+    rows, columns, sign, *placing = windows
+    masks = ops.logical_and(rows, columns)
+    window = masks[0]
     if norm.name == "Linf":
-        window, _ = _window(x, position, size, all_positions)
-        change = epsilon * sign[:, None, None, :]
-        return ops.where(window, ops.clip(x + change, 0.0, 1.0), best)
+        lowest, highest = contents
+        return ops.where(window, ops.where(sign, highest, lowest), best)
     channels = x.shape[3]
-    window, corner = _window(x, position[:, :2], size, all_positions)
-    other, _ = _window(x, position[:, 2:], size, all_positions)
+    other = masks[1]
     power = 2 if norm.name == "L2" else 1
     delta = best - x
     mass = _mass(delta, power)
@@ -46,7 +85,8 @@ def propose(norm: Norm, x, best, position, sign, pattern, size, epsilon, *, all_
     window_norm = _root(_sum(mass * inside), power)
     both = _sum(ops.where(ops.logical_or(window, other), mass, 0.0))
     spare = ops.maximum(epsilon**power - ops.sum(mass, axis=(1, 2, 3), keepdims=True), 0.0)
-    new = _place(pattern, corner, sign[:, channels:], x) * sign[:, None, None, :channels]
+    (pattern,), (corner, upright) = contents, placing
+    new = _place(pattern, corner, upright, x) * sign
     new = (new + delta / (1e-12 + window_norm)) * inside
     new = new / (1e-12 + _root(_sum(_mass(new, power)), power))
     # The reference multiplies by the channels for L1, and leaves the rest to the projection.
@@ -102,24 +142,13 @@ def starting_pattern(norm: str, rng: np.random.Generator, shape: tuple[int, ...]
     return (pattern / np.linalg.norm(pattern) if norm == "L2" else pattern).astype("float32")
 
 
-def _window(x, position, size, all_positions):
-    """Mask of the window, shape `(batch, height, width, 1)`, and its corner, shape `(batch, 2)`."""
-    room = ops.stack([x.shape[1] - size, x.shape[2] - size]) + int(all_positions)
-    corner = position * room // SPREAD
-    top, left = corner[:, :1], corner[:, 1:]
-    row, column = ops.arange(x.shape[1], dtype="int32"), ops.arange(x.shape[2], dtype="int32")
-    rows = ops.logical_and(row >= top, row < top + size)
-    columns = ops.logical_and(column >= left, column < left + size)
-    return ops.logical_and(rows[:, :, None, None], columns[:, None, :, None]), corner
-
-
-def _place(pattern, corner, orientation, x):
+def _place(pattern, corner, upright, x):
     """Moves the pattern to the corner of each image, shape `(batch, height, width, 1)`."""
-    turned = ops.where(orientation[:, :, None] > 0, pattern, ops.transpose(pattern))
+    turned = ops.where(upright, pattern, ops.transpose(pattern))
     index = ops.arange(pattern.shape[0], dtype="int32")
     row, column = ops.arange(x.shape[1], dtype="int32"), ops.arange(x.shape[2], dtype="int32")
-    rows = ops.cast(row[:, None] == index + corner[:, 0, None, None], x.dtype)
-    columns = ops.cast(index[:, None] + corner[:, 1, None, None] == column, x.dtype)
+    rows = ops.cast(row[:, None] - index == corner[:, :1, None], x.dtype)
+    columns = ops.cast(column - index[:, None] == corner[:, 1:, None], x.dtype)
     return ops.matmul(ops.matmul(rows, turned), columns)[..., None]
 
 

@@ -9,6 +9,9 @@ Each of `jax.py`, `tensorflow.py` and `torch.py` defines the same names:
 - `jit(fn)`: compiles a pure function of nests of tensors (one compilation for each set of shapes). On PyTorch it
   is recorded as a graph of tensor operations, or runs eagerly where that cannot be; nothing that it returns
   carries gradients. Keyword arguments are not supported.
+- `compiled_loss(fn)`: compiles a part of a training step, a pure function `fn(inputs, *tensors)` that returns a
+  scalar and a nest of tensors; the scalar's gradient with respect to the tensors of the list `inputs` flows on. On
+  JAX and TensorFlow it is `fn` itself, as the whole step is compiled; on PyTorch the gradient is recorded with it.
 - `TrainStep`: a mixin in front of `keras.Model`. Before Keras's own `train_step` it calls
   `self.prepare_batch(x, y, sample_weight)`, which returns the batch to train on, and
   `self.weight_offsets(x, y)`, which returns None or one tensor for each trainable variable: the offset is
@@ -41,6 +44,7 @@ if _NAME == "jax":
     from keras_robust.backend.jax import COMPILES as COMPILES
     from keras_robust.backend.jax import VERSION as VERSION
     from keras_robust.backend.jax import TrainStep as TrainStep
+    from keras_robust.backend.jax import compiled_loss as compiled_loss
     from keras_robust.backend.jax import compiled_memory as compiled_memory
     from keras_robust.backend.jax import compiled_program as compiled_program
     from keras_robust.backend.jax import custom_gradient as custom_gradient
@@ -55,6 +59,7 @@ elif _NAME == "tensorflow":
     from keras_robust.backend.tensorflow import COMPILES as COMPILES
     from keras_robust.backend.tensorflow import VERSION as VERSION
     from keras_robust.backend.tensorflow import TrainStep as TrainStep  # type: ignore[assignment]
+    from keras_robust.backend.tensorflow import compiled_loss as compiled_loss
     from keras_robust.backend.tensorflow import compiled_memory as compiled_memory
     from keras_robust.backend.tensorflow import compiled_program as compiled_program
     from keras_robust.backend.tensorflow import custom_gradient as custom_gradient
@@ -69,6 +74,7 @@ elif _NAME == "torch":
     from keras_robust.backend.torch import COMPILES as COMPILES
     from keras_robust.backend.torch import VERSION as VERSION
     from keras_robust.backend.torch import TrainStep as TrainStep  # type: ignore[assignment]
+    from keras_robust.backend.torch import compiled_loss as compiled_loss
     from keras_robust.backend.torch import compiled_memory as compiled_memory
     from keras_robust.backend.torch import compiled_program as compiled_program
     from keras_robust.backend.torch import custom_gradient as custom_gradient

@@ -32,6 +32,34 @@ def jit(fn):
     return record(fn)
 
 
+class _WithGradient(torch.autograd.Function):
+    """A scalar whose gradient is there already."""
+
+    @staticmethod
+    def forward(ctx, value, gradients, *inputs):
+        ctx.gradients = gradients
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return None, None, *(upstream * gradient for gradient in ctx.gradients)
+
+
+def compiled_loss(fn):
+    """Records the loss and its gradient together: the step around them runs eagerly."""
+
+    def with_gradients(inputs, *tensors):
+        return value_and_grad(lambda each: fn(each, *tensors), inputs, has_aux=True)
+
+    recorded = record(with_gradients)
+
+    def run(inputs, *tensors):
+        (value, aux), gradients = recorded(inputs, *tensors)
+        return _WithGradient.apply(value, gradients, *inputs), aux
+
+    return run
+
+
 def normal(shape, key):
     """Draws standard normal numbers from two words of a key, with PyTorch's own generator."""
     high, low = (int(word) & 0xFFFFFFFF for word in key)

@@ -45,7 +45,7 @@ def record(fn: Callable) -> Callable:
         nonlocal can_be, known
         if not can_be:
             return fn(first, *rest)
-        leaves = tree.flatten(rest)
+        leaves = _flatten(rest, [])
         if known[0] is not first:
             fixed = tree.flatten(first)
             if not _all_real(fixed):
@@ -67,6 +67,18 @@ def record(fn: Callable) -> Callable:
         return graphs[key](fixed, leaves)
 
     return torch.no_grad()(run)
+
+
+def _flatten(nest: Any, leaves: list) -> list:
+    """Appends the leaves of a nest as Keras orders them, whose own walk costs as much as a dozen operations."""
+    for each in nest:
+        if isinstance(each, torch.Tensor):
+            leaves.append(each)
+        elif isinstance(each, (tuple, list)):
+            _flatten(each, leaves)
+        else:
+            leaves.extend(tree.flatten(each))
+    return leaves
 
 
 def _all_real(leaves: Sequence[Any]) -> bool:
@@ -151,8 +163,9 @@ def _recorded(fn: Callable, first: Any, rest: Sequence[Any]) -> _Recorded | None
 
 
 def _simplify(module: fx.GraphModule) -> None:
-    """Takes out what changes nothing: copies of copies, copies in the layout that is there already, detaching."""
+    """Takes out what changes nothing: copies in the layout that is there already, detaching, what was computed."""
     graph = module.graph
+    seen: dict[Any, fx.Node] = {}  # what was computed before, no tensor being changed in place
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
@@ -165,6 +178,10 @@ def _simplify(module: fx.GraphModule) -> None:
             node.args = (source,)
             if source.meta["val"].stride() == node.meta["val"].stride():
                 node.replace_all_uses_with(source)
+        if not _random(node):
+            same = seen.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
+            if same is not node:
+                node.replace_all_uses_with(same)
     graph.eliminate_dead_code()
 
 

@@ -1,11 +1,15 @@
 """Enhancing weak subnets: each step finds a subnet that does badly and teaches it what the whole network knows."""
 
+from collections.abc import Callable, Hashable
+
 import keras
 from keras import ops
 
+from keras_robust import backend
 from keras_robust.checks import Tensor, check_choice, check_positive_integer
 from keras_robust.layers import subnet
 from keras_robust.losses import cross_entropy, kl
+from keras_robust.prediction import trace_key
 from keras_robust.training.subnet_search import Masks, SubnetSearch
 
 
@@ -76,6 +80,7 @@ class WeakSubnets:
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.variables = (*search.variables, self.seed_generator.state)
         self._chosen = _Chosen()
+        self._losses: dict[Hashable, Callable] = {}
 
     def prepare(self, model: keras.Model, x: Tensor, y: Tensor) -> None:
         """Searches, and chooses the subnet of this step; `RobustTrainer` calls it before the step.
@@ -126,12 +131,30 @@ class WeakSubnets:
         return total
 
     def _divergence(self, model: keras.Model, x: Tensor, y: Tensor, teacher: Tensor, masks: Masks) -> Tensor:
-        logits = _without_traces(model, x, masks)
+        weights = [variable.value for variable in model.trainable_variables]
+        others = [variable.value for variable in model.non_trainable_variables]
         teacher = ops.stop_gradient(teacher) if self.detach_teacher else teacher
-        if self.loss == "cross_entropy":
-            return ops.mean(cross_entropy(logits, _labels(y)))
-        values = kl(teacher, logits) if self.loss == "kl" else kl(logits, teacher)
-        return ops.mean(values) / (logits.shape[-1] if self.reduction == "element_mean" else 1)
+        key = id(model), trace_key(model)
+        if key not in self._losses:
+            self._losses[key] = backend.compiled_loss(self._loss_of(model))
+        value, updated = self._losses[key]([*weights, teacher], others, x, _labels(y), masks)
+        _move_seeds_on(model, updated)
+        return value
+
+    def _loss_of(self, model: keras.Model) -> Callable[..., tuple[Tensor, list[Tensor]]]:
+        """Returns a pure function that gives the divergence, and the other variables after the subnet's pass."""
+
+        def loss(inputs, others, x, labels, masks):
+            *weights, teacher = inputs
+            with subnet(model, masks):
+                logits, updated = model.stateless_call(weights, others, x, training=True)
+            logits = ops.cast(logits, "float32")
+            if self.loss == "cross_entropy":
+                return ops.mean(cross_entropy(logits, labels)), updated
+            values = kl(teacher, logits) if self.loss == "kl" else kl(logits, teacher)
+            return ops.mean(values) / (logits.shape[-1] if self.reduction == "element_mean" else 1), updated
+
+        return loss
 
 
 class _Chosen:
@@ -151,7 +174,11 @@ def _without_traces(model: keras.Model, x: Tensor, masks: Masks, keep_seeds: boo
     with subnet(model, masks):
         logits, updated = model.stateless_call(trainable, others, x, training=True)
     if keep_seeds:
-        for variable, value in zip(model.non_trainable_variables, updated, strict=True):
-            if variable.path.endswith("seed_generator_state"):
-                variable.assign(value)
+        _move_seeds_on(model, updated)
     return ops.cast(logits, "float32")
+
+
+def _move_seeds_on(model: keras.Model, updated: list[Tensor]) -> None:
+    for variable, value in zip(model.non_trainable_variables, updated, strict=True):
+        if variable.path.endswith("seed_generator_state"):
+            variable.assign(value)

@@ -53,6 +53,15 @@ def test_square_counts_one_forward_pass_a_query_and_stops_at_broken_rows():
     assert predictor.forward_passes - before < 4 * 500
 
 
+def _propose(norm, x, best, position, sign, size, largest, epsilon, **options):
+    norm, size = norms.get(norm), keras.ops.convert_to_tensor(size, "int32")
+    drawn = (keras.ops.convert_to_tensor(each[:, None]) for each in (position, sign))  # one query
+    windows = [kind[0] for kind in square_moves.plan_windows(norm, x, *drawn, size, **options)]
+    pattern = keras.ops.convert_to_tensor(square_moves.window_pattern(norm.name, int(size), largest))
+    contents = square_moves.window_contents(norm, x, pattern, epsilon)
+    return square_moves.propose(norm, x, best, windows, contents, epsilon)
+
+
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 def test_square_keeps_every_proposal_in_the_ball(norm, rng):
     x = keras.ops.convert_to_tensor(rng.uniform(0, 1, (5, 9, 7, 3)).astype("float32"))
@@ -61,16 +70,7 @@ def test_square_keeps_every_proposal_in_the_ball(norm, rng):
     for size in (7, 5, 3, 3, 3):
         position = rng.integers(0, square_moves.SPREAD, (5, 2 if norm == "Linf" else 4)).astype("int32")
         sign = (2.0 * rng.integers(0, 2, (5, 4)) - 1).astype("float32")
-        best = square_moves.propose(
-            norms.get(norm),
-            x,
-            best,
-            keras.ops.convert_to_tensor(position),
-            keras.ops.convert_to_tensor(sign if norm != "Linf" else sign[:, :3]),
-            keras.ops.convert_to_tensor(square_moves.window_pattern(norm, size, 7)),
-            keras.ops.convert_to_tensor(size, "int32"),
-            epsilon,
-        )
+        best = _propose(norm, x, best, position, sign if norm != "Linf" else sign[:, :3], size, 7, epsilon)
         lengths = keras.ops.convert_to_numpy(norms.get(norm).length(best - x))
         assert (lengths <= epsilon * (1 + ROUNDING)).all()
         assert (lengths > 0).all()
@@ -114,11 +114,9 @@ def test_square_rejects_options_out_of_range(options):
 @pytest.mark.parametrize("all_positions", [True, False])
 def test_windows_reach_the_last_row_unless_they_follow_the_reference(all_positions):
     x = keras.ops.full((1, 5, 5, 1), 0.5)
-    position = keras.ops.full((1, 2), square_moves.SPREAD - 1, dtype="int32")
-    pattern = keras.ops.convert_to_tensor(square_moves.window_pattern("Linf", 2, 5))
-    size = keras.ops.convert_to_tensor(2, "int32")
-    ball = norms.get("Linf"), x, x, position, keras.ops.ones((1, 1)), pattern, size, 0.1
-    moved = keras.ops.convert_to_numpy(square_moves.propose(*ball, all_positions=all_positions)) != 0.5
+    position, sign = np.full((1, 2), square_moves.SPREAD - 1, "int32"), np.ones((1, 1), "float32")
+    moved = _propose("Linf", x, x, position, sign, 2, 5, 0.1, all_positions=all_positions)
+    moved = keras.ops.convert_to_numpy(moved) != 0.5
     corner = 3 if all_positions else 2
     assert moved[0, corner : corner + 2, corner : corner + 2].all()
     assert moved.sum() == 4
