@@ -10,8 +10,8 @@ from tests.attacks.contract import EPSILON, ROWS, contract_data, contract_model
 SEED, BATCH, OTHER_BATCH = 11, 8, 4  # 12 images are batches of 8 and 4: two compilations an attack
 # A radius and a box in float32, summed over up to 108 pixels.
 ROUNDING = 1e-5
-# The same path in another batch: convolutions of another batch size sum in another order. A pixel whose gradient is
-# zero to that rounding may step either way, and leave the path alone.
+# The same path in another batch: convolutions of another batch size sum in another order. A pixel whose gradient
+# is zero to that rounding may step either way, and leave the path alone.
 SAME_PATH, FREE_PIXELS = 1e-3, 0.005
 
 CASES = [pytest.param(row, norm, id=f"{row.name}-{norm}") for row in ROWS for norm in row.norms]
