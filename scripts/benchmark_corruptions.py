@@ -18,6 +18,7 @@ import numpy as np
 from keras_robust import datasets
 from keras_robust.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from keras_robust.evaluation.metrics import Environment
+from keras_robust.files import write_atomically
 
 
 def digest(x):
@@ -59,7 +60,7 @@ def main() -> None:
     }
     print(f"{result['sets']} sets of {len(x):,} images: {total:.1f} s; every set has the same bytes twice")
     if options.output is not None:
-        options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_atomically(options.output, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

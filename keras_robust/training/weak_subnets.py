@@ -146,9 +146,7 @@ class WeakSubnets:
 
         def loss(inputs, others, x, labels, masks):
             *weights, teacher = inputs
-            with subnet(model, masks):
-                logits, updated = model.stateless_call(weights, others, x, training=True)
-            logits = ops.cast(logits, "float32")
+            logits, updated = _pass(model, weights, others, x, masks)
             if self.loss == "cross_entropy":
                 return ops.mean(cross_entropy(logits, labels)), updated
             values = kl(teacher, logits) if self.loss == "kl" else kl(logits, teacher)
@@ -171,11 +169,19 @@ def _without_traces(model: keras.Model, x: Tensor, masks: Masks, keep_seeds: boo
     """Logits of a subnet in training mode that leave moving averages alone; random layers move on."""
     trainable = [variable.value for variable in model.trainable_variables]
     others = [variable.value for variable in model.non_trainable_variables]
-    with subnet(model, masks):
-        logits, updated = model.stateless_call(trainable, others, x, training=True)
+    logits, updated = _pass(model, trainable, others, x, masks)
     if keep_seeds:
         _move_seeds_on(model, updated)
-    return ops.cast(logits, "float32")
+    return logits
+
+
+def _pass(
+    model: keras.Model, trainable: list[Tensor], others: list[Tensor], x: Tensor, masks: Masks
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits of a subnet in training mode, float32, and the other variables after the pass."""
+    with subnet(model, masks):
+        logits, updated = model.stateless_call(trainable, others, x, training=True)
+    return ops.cast(logits, "float32"), updated
 
 
 def _move_seeds_on(model: keras.Model, updated: list[Tensor]) -> None:

@@ -124,3 +124,22 @@ def test_two_arguments_that_were_one_tensor_when_recorded_stay_two():
     for _ in range(4):
         assert not ops.any(difference([], one, one))
     np.testing.assert_array_equal(ops.convert_to_numpy(difference([], one, other)), np.ones(3))
+
+
+def test_recorded_loss_hands_its_gradient_on(recorded):
+    def loss(inputs, scale):
+        first, second = inputs
+        return scale * ops.sum(first * first * second), [first + second]
+
+    recorded_loss = backend.compiled_loss(loss)
+    for step in range(5):  # recorded at the third
+        first = ops.convert_to_tensor(np.array([1.0 + step, -2.0], "float32")).requires_grad_()
+        second = ops.convert_to_tensor(np.array([3.0, 0.5 * step], "float32")).requires_grad_()
+        value, (added,) = recorded_loss([first, second], ops.convert_to_tensor(0.5))
+        (3.0 * value).backward()
+        a, b = numbers([first.detach(), second.detach()])
+        np.testing.assert_allclose(numbers(value.detach())[0], 0.5 * (a * a * b).sum(), rtol=1e-6)
+        np.testing.assert_allclose(numbers(first.grad)[0], 3.0 * a * b, rtol=1e-6)
+        np.testing.assert_allclose(numbers(second.grad)[0], 1.5 * a * a, rtol=1e-6)
+        np.testing.assert_allclose(numbers(added.detach())[0], a + b, rtol=1e-6)
+    assert [outcome is not None for outcome in recorded] == [True]
