@@ -21,24 +21,33 @@ from keras_robust.prediction import padded_batches as padded_batches
 def bucketed_batches(rows: np.ndarray, batch_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Splits rows into batches of a few fixed sizes, so that compiled attacks are traced a few times only.
 
-    Full batches first; the rest goes to batches of `batch_size / 2, 4, 8`, or to one batch that holds it all with
-    few rows to spare.
+    Full batches first; the rest goes to the batches of 1, 3/4, 1/2, 1/4 and 1/8 of `batch_size` that cost least.
 
     Returns:
         Pairs of the rows of a batch and the same rows padded, by copies of the last one, to the fixed size.
     """
-    sizes = sorted({-(-batch_size // divisor) for divisor in (1, 2, 4, 8)})
+    sizes = sorted({-(-batch_size * eighths // 8) for eighths in (8, 6, 4, 2, 1)})
+    full, rest = divmod(len(rows), batch_size)
     batches = []
-    while len(rows):
-        holds = next((size for size in sizes if size >= len(rows)), None)
-        if holds is None or (holds > _SPARE * len(rows) and holds > sizes[0]):
-            holds = max(size for size in sizes if size <= len(rows))
+    for holds in [batch_size] * full + _cover(rest, sizes):
         part, rows = rows[:holds], rows[holds:]
         batches.append((part, np.pad(part, (0, holds - len(part)), mode="edge")))
     return batches
 
 
-_SPARE = 1.25  # a batch that is larger by more than this costs more than two smaller ones
+_ROWS_OF_A_PASS = 5  # a pass of a small network on a CPU costs as much as this many rows, beside its rows
+
+
+def _cover(count: int, sizes: list[int]) -> list[int]:
+    """Returns the sizes, the largest first, that hold so many rows at the least cost."""
+    if not count:
+        return []
+    alone = [next(size for size in sizes if size >= count)]
+    smaller = [size for size in sizes if size < count]
+    if not smaller:
+        return alone
+    split = [smaller[-1], *_cover(count - smaller[-1], sizes)]
+    return min(alone, split, key=lambda each: sum(each) + _ROWS_OF_A_PASS * len(each))
 
 
 class Attack(abc.ABC):
