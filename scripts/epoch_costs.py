@@ -1,0 +1,91 @@
+"""Measures what an epoch costs of each large network that the zoo lacks, and prints the command that trains it.
+
+    KERAS_BACKEND=torch python scripts/epoch_costs.py --output epoch_costs.json
+    KERAS_BACKEND=torch python scripts/epoch_costs.py resnet18_cifar10.standard densenet_conv
+
+Each network is trained by its own recipe on the first --images training images, for two epochs; the second one,
+without compilation, is multiplied up to the whole training set. The held-out images on which an adversarial
+training chooses its epoch are left out: they add some 2 % to it. Networks that the output has already are not
+timed again.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from keras_robust import pipeline
+from keras_robust.evaluation.metrics import Environment
+from keras_robust.experiments import ews, weight_map
+from keras_robust.experiments.study import change
+from keras_robust.files import write_atomically
+from keras_robust.training.recipe import Recipe, load_recipe
+
+KAP = (
+    "zoo/resnet18_cifar10.standard",
+    "zoo/resnet18_kap_cifar10.noise_sigma0.2",
+    "scripts/recipes/kap/resnet18_cifar10.at_es_l2_1.0",
+    "scripts/recipes/kap/resnet18_cifar10.trades_l2_1.0",
+)
+
+
+def networks() -> Iterator[tuple[str, str, Recipe]]:
+    """Yields name, command and recipe of each network."""
+    for folder in KAP:
+        yield folder.rpartition("/")[2], f"keras-robust train {folder}", load_recipe(folder)
+    for method in ("vanilla", "ews"):
+        recipe = ews.adversarial_network(ews.SETTINGS["paper"], "at", method, builder="preact_resnet18")
+        yield recipe.name, "python scripts/ews/table_4.py --setting paper --trainings at", recipe
+    for number in (5, 6):
+        for row in weight_map.table(number, "paper"):
+            command = f"python scripts/weight_map/tables.py {number} --setting paper --rows {row.name}"
+            yield row.recipe.name, command, row.recipe
+
+
+def seconds_per_epoch(recipe: Recipe, images: int, data_dir: str | None) -> float:
+    """Trains two epochs on the first images, and returns the second's seconds for the whole training set."""
+    whole = len(pipeline.load_data(recipe, data_dir).train)
+    changes = {"dataset.images": images, "dataset.validation_fraction": 0.0, "early_stopping": None}
+    small = change(recipe, recipe.name, changes)
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline.train(small, data_dir=data_dir, output_dir=folder, epochs=2)
+        log = json.loads((Path(folder) / pipeline.LOG).read_text(encoding="utf-8"))
+    return log["history"][-1]["seconds"] * whole / images
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = {name: (command, recipe) for name, command, recipe in networks()}
+    parser.add_argument("names", nargs="*", metavar="NETWORK", help=f"among {', '.join(known)}; all by default")
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--beside", type=int, default=0, help="other busy processes on this machine, to be noted")
+    parser.add_argument("--data-dir")
+    parser.add_argument("--output", type=Path, default=Path("epoch_costs.json"))
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(known):
+        parser.error(f"NETWORK must be among {', '.join(known)}. Received: {', '.join(sorted(unknown))}")
+    found = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
+    for name in options.names or known:
+        command, recipe = known[name]
+        if name not in found:
+            found[name] = {
+                "command": command,
+                "epochs": recipe.training.epochs,
+                "seconds_per_epoch": round(seconds_per_epoch(recipe, options.images, options.data_dir), 1),
+                "images_timed": options.images,
+                "other_processes": options.beside,
+                "environment": Environment.here().model_dump(),
+            }
+            content = (json.dumps(found, indent=1) + "\n").encode()
+            write_atomically(options.output, lambda file, content=content: file.write(content))
+        cost = found[name]
+        Console(soft_wrap=True).print(
+            f"{name}: {cost['seconds_per_epoch']:.0f} s an epoch, {cost['epochs']}: {command}"
+        )
+
+
+if __name__ == "__main__":
+    main()
