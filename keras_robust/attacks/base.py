@@ -21,7 +21,8 @@ from keras_robust.prediction import padded_batches as padded_batches
 def bucketed_batches(rows: np.ndarray, batch_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Splits rows into batches of a few fixed sizes, so that compiled attacks are traced a few times only.
 
-    Full batches first; the rest goes to the batches of 1, 3/4, 1/2, 1/4 and 1/8 of `batch_size` that cost least.
+    Full batches first; the rest goes to batches of 3/4, 1/2, 1/4 and 1/8 of `batch_size`, the largest first, or to
+    one batch that holds it all where that costs less.
 
     Returns:
         Pairs of the rows of a batch and the same rows padded, by copies of the last one, to the fixed size.
@@ -39,7 +40,7 @@ _ROWS_OF_A_PASS = 5  # a pass of a small network on a CPU costs as much as this 
 
 
 def _cover(count: int, sizes: list[int]) -> list[int]:
-    """Returns the sizes, the largest first, that hold so many rows at the least cost."""
+    """Returns sizes that hold so many rows: the smallest that holds all, or, if cheaper, the next one and more."""
     if not count:
         return []
     alone = [next(size for size in sizes if size >= count)]
