@@ -129,6 +129,9 @@ def evaluate(
     epsilon: Annotated[str | None, typer.Option(help="Radii in pixel units, such as 8/255 or 0.5,1.")] = None,
     steps: Annotated[int | None, typer.Option(help="Gradient steps of the attacks that take them.")] = None,
     images: Annotated[int | None, typer.Option(help="First N test images; else the recipe's.")] = None,
+    attack_images: Annotated[
+        int | None, typer.Option(help="First N of them on which the attacks run; else the recipe's.")
+    ] = None,
     noise: Annotated[str | None, typer.Option(help="Sigmas of Gaussian noise, such as 0.1,0.2.")] = None,
     uniform_noise: Annotated[str | None, typer.Option(help="Upper bounds of uniform noise.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set for a .keras file.")] = None,
@@ -159,6 +162,7 @@ def evaluate(
         steps=steps,
         noise=_noise(noise, uniform_noise),
         images=images,
+        attack_images=attack_images,
         stages_alone=stages_alone,
     )
     x, y, data = subject.test_images(protocol.images, data_dir)
@@ -174,6 +178,7 @@ def evaluate(
             further=protocol.further,
             seed=seed,
             batch_size=batch_size,
+            attack_images=protocol.attack_images,
             stages_alone=protocol.stages_alone,
             data=data,
             output=folder / "metrics.json",

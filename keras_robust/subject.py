@@ -155,6 +155,7 @@ class Protocol:
         attacks: Attacks with their options.
         noise: Noise with its levels.
         images: Number of images; None for the recipe's.
+        attack_images: First images on which the attacks run; None for all.
         stages_alone: First images on which each attack of AutoAttack runs alone too.
         further: Certified accuracy, accuracy under corruptions.
     """
@@ -162,6 +163,7 @@ class Protocol:
     attacks: list[Any]
     noise: list[Gaussian | Uniform]
     images: int | None = None
+    attack_images: int | None = None
     stages_alone: int = 0
     further: list[Certified | Corrupted] = dataclasses.field(default_factory=list)
 
@@ -176,6 +178,7 @@ class Protocol:
         steps: int | None = None,
         noise: dict[str, list[float]] | None = None,
         images: int | None = None,
+        attack_images: int | None = None,
         stages_alone: int | None = None,
     ) -> "Protocol":
         """Builds the protocol; None always means: as the recipe says.
@@ -200,12 +203,13 @@ class Protocol:
             changes |= {"step_size": None} if changes else {}
             made += make_attacks(name, **options | changes)
         levels = [(each.type, each.levels) for each in table.noise] if noise is None else noise.items()
+        attacked = table.attack_images if attack_images is None else attack_images
         alone = table.stages_alone if stages_alone is None else stages_alone
         whole = attacks is None and noise is None
         certified = [Certified(**row.model_dump()) for row in table.certified if whole]
         corrupted = [Corrupted()] if table.corruptions and whole else []
         noises = [each for kind, found in levels for each in make_noise(kind, found)]
-        return cls(made, noises, images, alone, [*certified, *corrupted])
+        return cls(made, noises, images, attacked, alone, [*certified, *corrupted])
 
 
 def _row(name: str, rows: list[dict[str, Any]], norm: str | None, epsilons: list[float] | None) -> dict[str, Any]:

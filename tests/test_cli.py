@@ -135,6 +135,13 @@ def test_options_of_the_command_line_replace_the_recipes(own_zoo):
     assert {(m["seed"], m["images"]) for m in metrics} == {(3, 20)}
 
 
+def test_attacks_may_be_given_the_first_images_only(own_zoo):
+    code, _, _ = run("evaluate", own_zoo, "--attacks", "fgsm", "--attack-images", 8)
+    assert code == 0
+    metrics = json.loads(Path("reports/cnn_digits.test/metrics.json").read_text())["metrics"]
+    assert {m["kind"]: m["images"] for m in metrics} == {"clean": 48, "attack": 8, "gaussian_noise": 48}
+
+
 def test_a_saved_keras_file_is_measured_on_the_named_data_set(own_zoo):
     from keras_robust import pipeline
     from keras_robust.training.recipe import load_recipe

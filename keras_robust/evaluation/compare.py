@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_robust.evaluation.metrics import Metrics
+from keras_robust.evaluation.metrics import Metric, Metrics
 
 
 def read_results(paths: Sequence[str | Path]) -> list[tuple[str, Metrics]]:
@@ -45,7 +45,7 @@ def comparison_table(results: Sequence[tuple[str, Metrics]]) -> Any:
         results: Name and metrics of each model.
 
     Returns:
-        The table; a measurement that a model lacks is left blank.
+        The table; a measurement that a model lacks is left blank, one on fewer images than the title's says so.
     """
     from rich.table import Table
 
@@ -59,7 +59,13 @@ def comparison_table(results: Sequence[tuple[str, Metrics]]) -> Any:
         columns.append({metric.name: metric for metric in metrics.metrics})
     for row in dict.fromkeys(name for column in columns for name in column):
         cells = [column.get(row) for column in columns]
-        table.add_row(
-            row, *("" if m is None else f"{100 * m.value:.1f} ± {50 * (m.high - m.low):.1f}" for m in cells)
-        )
+        table.add_row(row, *("" if metric is None else _cell(metric, images.images) for metric in cells))
     return table
+
+
+def _cell(metric: Metric, images: int) -> str:
+    # Corrupted copies are of the same images.
+    other = metric.kind != "corruption" and metric.images != images
+    return f"{100 * metric.value:.1f} ± {50 * (metric.high - metric.low):.1f}" + (
+        f" ({metric.images} images)" if other else ""
+    )

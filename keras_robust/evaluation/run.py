@@ -36,6 +36,7 @@ def evaluate(
     further: Sequence[Certified | Corrupted] = (),
     seed: int = 0,
     batch_size: int = 250,
+    attack_images: int | None = None,
     stages_alone: int = 0,
     data: DataFingerprint | None = None,
     output: str | Path | None = None,
@@ -60,6 +61,7 @@ def evaluate(
         further: Certified accuracy, accuracy under corruptions.
         seed: Seed of everything random.
         batch_size: Images a pass.
+        attack_images: First images on which the attacks run, where a large model makes them slow; None for all.
         stages_alone: First images on which each attack of an `AutoAttack` runs alone too, so that masked gradients
             show; 0 for none.
         data: What the images are; computed from `x` and `y` if None.
@@ -77,6 +79,8 @@ def evaluate(
     check_positive_integer("batch_size", batch_size)
     check_positive_integer("seed", seed, minimum=0)
     check_positive_integer("stages_alone", stages_alone, minimum=0)
+    if attack_images is not None:
+        check_positive_integer("attack_images", attack_images)
     for attack in attacks:
         if not callable(attack) and not hasattr(attack, "run"):
             raise ValueError(
@@ -86,15 +90,16 @@ def evaluate(
     if data is None:
         data = DataFingerprint.of(x, y)
     job = _Job(model, x, y, seed, min(batch_size, len(x)), data, output, progress)
+    attacked = len(x) if attack_images is None else min(attack_images, len(x))
     job.measure_clean()
     # A later attack with the same options would only repeat the number.
     for attack in {_key(attack): attack for attack in attacks}.values():
         if hasattr(attack, "run"):
-            job.measure_ensemble(attack)
+            job.measure_ensemble(attack, attacked)
             if stages_alone:
-                job.measure_stages_alone(attack, min(stages_alone, len(x)))
+                job.measure_stages_alone(attack, min(stages_alone, attacked))
         else:
-            job.measure_attack(attack)
+            job.measure_attack(attack, attacked)
     job.add_worst_cases()
     for each in {_key(each): each for each in noise}.values():
         job.measure_noise(each)
@@ -197,7 +202,7 @@ class _Job:
         self.clean = self.right(self.x, self.y)
         self.add("clean", "clean", self.clean, seconds=round(time.perf_counter() - start, 3))
 
-    def measure_attack(self, attack) -> None:
+    def measure_attack(self, attack, count) -> None:
         options = describe(attack)
         norm, epsilon = options.get("norm"), options.get("epsilon")
         name = " ".join(str(part) for part in (options["name"], norm, short(epsilon)) if part is not None)
@@ -209,20 +214,20 @@ class _Job:
             return self.right(x_adv, y)
 
         # Four batches a step: rows that one restart broke leave room in the batches of the next.
-        correct, cost = self.measure(attack, name, np.flatnonzero(self.clean), 4 * self.batch_size, step)
+        correct, cost = self.measure(attack, name, np.flatnonzero(self.clean[:count]), 4 * self.batch_size, step)
+        correct = correct[:count]
         self.add(name, "attack", correct, norm=norm, epsilon=epsilon, attack=options, **cost)
         if epsilon is not None:
             self.under.setdefault((norm, epsilon), []).append((options["name"], correct, options))
 
-    def measure_ensemble(self, attack) -> None:
+    def measure_ensemble(self, attack, count) -> None:
         """Runs AutoAttack: a number after each of its stages, the last recomputed from the images it returns."""
         options = describe(attack)
         norm, epsilon = options.get("norm"), options.get("epsilon")
         name = f"{options['name']} {norm} {short(epsilon)}"
-        count = len(self.x)
         result = self.run_ensemble(attack, name, count)
-        _check_inside(result.x_adv, self.x, options)
-        correct = self.clean & result.robust & self.right(result.x_adv, self.y)
+        _check_inside(result.x_adv, self.x[:count], options)
+        correct = self.clean[:count] & result.robust & self.right(result.x_adv, self.y[:count])
         # Flags of severity "note" say how the attack adapted itself; they put nothing in doubt.
         notes = [flag.message for flag in result.flags if flag.severity != "warning"]
         options |= {"notes": notes} if notes else {}

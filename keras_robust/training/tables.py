@@ -311,10 +311,12 @@ class CertifiedTable(Table):
 class EvaluationTable(Table):
     """What `keras-robust evaluate` does where the command line does not say otherwise.
 
-    `corruptions` are the 15 of CIFAR-10-C at their five severities, made from the test images.
+    `corruptions` are the 15 of CIFAR-10-C at their five severities, made from the test images. Attacks run on the
+    first `attack_images`, on all where it is left out.
     """
 
     images: int = Field(default=1000, ge=1)
+    attack_images: int | None = Field(default=None, ge=1)
     stages_alone: int = Field(default=0, ge=0)  # first images on which each attack of AutoAttack runs alone too
     attacks: list[AttackTable] = []
     noise: list[NoiseTable] = []

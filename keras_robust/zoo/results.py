@@ -39,6 +39,7 @@ def _table(dataset: str, entries: list[Entry]) -> str:
     rows: dict[str, dict[tuple, str]] = {}
     for entry in entries:
         row = rows[entry.name] = {}
+        images = _clean(entry).images
         for metric in entry.metrics:
             if metric.kind in ("gaussian_noise", "uniform_noise") and metric.sigma:
                 key: tuple = (1, metric.kind, metric.sigma)
@@ -47,7 +48,7 @@ def _table(dataset: str, entries: list[Entry]) -> str:
             elif metric.kind == "certified":
                 key = (2, metric.kind, metric.epsilon)
                 columns[key] = f"certified L2 {metric.epsilon:g}"
-                row[key] = f"{_cell(metric)} sigma {metric.sigma:g}, {metric.images} images"
+                row[key] = f"{_cell(metric)} sigma {metric.sigma:g}{_other_images(metric, images)}"
             elif metric.name == CORRUPTIONS_MEAN:
                 key = (3, metric.kind, 0)
                 columns[key], row[key] = "corruptions", _cell(metric)
@@ -55,7 +56,7 @@ def _table(dataset: str, entries: list[Entry]) -> str:
             key = (0, metric.norm, round(metric.epsilon or 0, 6))
             columns[key] = f"{metric.norm} epsilon {metric.epsilon:.4g}"
             paper = _paper(entry, f"AutoAttack {metric.norm} {metric.epsilon:.4g}", metric.name)
-            row[key] = f"{_cell(metric)} {_attack(metric)}{paper}"
+            row[key] = f"{_cell(metric)} {_attack(metric)}{_other_images(metric, images)}{paper}"
             for other in entry.external:
                 same = other.norm == metric.norm and abs(other.epsilon - key[2]) < 1e-6
                 if same and other.value < metric.value:
@@ -68,7 +69,7 @@ def _table(dataset: str, entries: list[Entry]) -> str:
         "|---|---:|---:|" + "---:|" * len(keys),
     ]
     for entry in sorted(entries, key=lambda each: each.name):
-        clean = next(metric for metric in entry.metrics if metric.kind == "clean")
+        clean = _clean(entry)
         cells = [rows[entry.name].get(key, "") for key in keys]
         link = f"[{entry.name}]({{zoo}}{entry.name}/card.md)"
         lines.append(
@@ -92,6 +93,14 @@ def _shown(columns: Iterable[tuple], rows: Iterable[dict[tuple, str]]) -> list[t
     return shown
 
 
+def _clean(entry: Entry) -> Metric:
+    return next(metric for metric in entry.metrics if metric.kind == "clean")
+
+
+def _other_images(metric: Metric, images: int) -> str:
+    return "" if metric.images == images else f", {metric.images} images"
+
+
 def _cell(metric: Metric) -> str:
     return f"{100 * metric.value:.1f} ({100 * metric.low:.1f} to {100 * metric.high:.1f})"
 
@@ -109,17 +118,16 @@ def _attack(metric: Metric) -> str:
 
 
 def _footnote(entries: list[Entry]) -> str:
-    # Certificates say their own images; corrupted copies are of the same ones.
-    kinds = ("clean", "attack", "worst_case", "gaussian_noise", "uniform_noise")
-    metrics = [metric for entry in entries for metric in entry.metrics if metric.kind in kinds]
+    metrics = [metric for entry in entries for metric in entry.metrics]
     papers = " In square brackets: what the entry's paper reports, in its own setting."
 
     def several(values) -> str:
         return ", ".join(str(value) for value in sorted(set(values)))
 
     return (
-        "Accuracy in %, with its 95 % Wilson interval over "
-        f"{several(each.images for each in metrics)} {several(each.data.split for each in metrics)} images "
+        "Accuracy in %, with its 95 % Wilson interval; where the cell does not say otherwise, over "
+        f"{several(_clean(entry).images for entry in entries)} {several(each.data.split for each in metrics)} "
+        "images "
         f"(order {several(each.data.order for each in metrics)}, from image "
         f"{several(each.data.first_index for each in metrics)}); seed {several(each.seed for each in metrics)}; "
         f"code {several(each.environment.short_commit for each in metrics)}; "

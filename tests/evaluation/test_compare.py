@@ -9,13 +9,14 @@ from keras_robust.evaluation.metrics import DataFingerprint, Environment, Metric
 pytestmark = pytest.mark.once
 
 
-def save(folder, correct, first_image=0.0):
+def save(folder, correct, first_image=0.0, attack_images=10):
     x = np.full((10, 2, 2, 1), first_image, "float32")
     data = DataFingerprint.of(x, np.zeros(10, "int32"))
-    metric = Metric.of(correct, 10, name="clean", kind="clean", seed=0, seconds=0.1, data=data,
-                       environment=Environment.here())  # fmt: skip
+    fields = {"seed": 0, "seconds": 0.1, "data": data, "environment": Environment.here()}
+    clean = Metric.of(correct, 10, name="clean", kind="clean", **fields)
+    attack = Metric.of(2, attack_images, name="FGSM Linf 0.1", kind="attack", **fields)
     folder.mkdir()
-    Metrics(metrics=[metric]).save(folder / "metrics.json")
+    Metrics(metrics=[clean, attack]).save(folder / "metrics.json")
     return folder / "metrics.json"
 
 
@@ -24,6 +25,15 @@ def test_two_models_stand_side_by_side(tmp_path):
     table = comparison_table(results)
     assert [column.header for column in table.columns] == ["measured", "plain", "robust"]
     assert next(iter(table.columns[2].cells)).startswith("80.0 ± ")
+
+
+def test_a_number_on_fewer_images_says_how_many(tmp_path):
+    results = read_results([save(tmp_path / "plain", 4), save(tmp_path / "robust", 8, attack_images=4)])
+    plain, robust = (list(column.cells)[1] for column in comparison_table(results).columns[1:])
+    assert plain.startswith("20.0 ± ")
+    assert "images" not in plain
+    assert robust.startswith("50.0 ± ")
+    assert robust.endswith("(4 images)")
 
 
 def test_models_measured_on_other_images_are_refused(tmp_path):

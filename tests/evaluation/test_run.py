@@ -242,6 +242,37 @@ def test_each_attack_of_autoattack_alone_is_a_number_on_the_first_images(model, 
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
 
+def test_attacks_may_run_on_the_first_images_only(model, images, tmp_path):
+    ensemble = AutoAttack(norm="Linf", epsilon=0.12, version="custom", attacks=["apgd-ce", "square"])
+    found = evaluate(
+        model, *images, attacks=[Push(0.12), ensemble], noise=[Gaussian(0.0)], attack_images=9, stages_alone=12
+    ).metrics
+    # The boundary lies at image 10: of the first nine, the ninth alone is nearer to it than epsilon.
+    assert {metric.name: (metric.correct, metric.images) for metric in found} == {
+        "clean": (21, 21),
+        "Push Linf 0.12": (8, 9),
+        "AutoAttack Linf 0.12 after apgd-ce": (8, 9),
+        "AutoAttack Linf 0.12": (8, 9),
+        "AutoAttack Linf 0.12, apgd-ce alone": (8, 9),
+        "AutoAttack Linf 0.12, square alone": (8, 9),
+        "worst case Linf 0.12": (8, 9),
+        "gaussian noise 0": (21, 21),
+    }
+    with pytest.raises(ValueError, match=r"`attack_images` must be .*Received: attack_images=0"):
+        evaluate(model, *images, attacks=[ensemble], attack_images=0)
+
+
+def test_an_interrupted_run_goes_on_to_attack_more_images(model, images, tmp_path):
+    output = tmp_path / "metrics.json"
+    attacks = [Push(0.12), Push(0.2, die_after=1)]
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, *images, attacks=attacks, attack_images=9, batch_size=4, output=output)
+    Push.calls.clear()
+    again = evaluate(model, *images, attacks=[Push(0.12)], attack_images=12, batch_size=4, output=output)
+    assert Push.calls == [[9, 10, 11]]
+    assert (again.metrics[1].correct, again.metrics[1].images) == (8, 12)
+
+
 def test_a_run_broken_within_autoattack_goes_on_to_the_same_numbers(model, images, tmp_path):
     attack = AutoAttack(norm="Linf", epsilon=0.12, version="custom", attacks=["apgd-ce", "square"])
     whole = evaluate(model, *images, attacks=[attack], batch_size=4)

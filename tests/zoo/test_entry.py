@@ -119,8 +119,17 @@ def test_certified_and_corrupted_accuracy_have_columns(folder):
     more = [Metric.model_validate(fields | each) for each in (certified, corrupted)]
     table = results_table([entry.model_copy(update={"metrics": [*entry.metrics, *more]})])
     assert "certified L2 0.5 | corruptions |" in table
-    assert "sigma 0.1, 40 images" in table
-    assert "over 40 test images" in table
+    assert "sigma 0.1 |" in table
+    assert "40 test images" in table
+
+
+def test_a_number_on_fewer_images_says_how_many(folder):
+    entry = Entry.load(folder)
+    clean, attack, noise = entry.metrics
+    fewer = attack.model_copy(update={"correct": 5, "images": 10, "value": 0.5})
+    table = results_table([entry.model_copy(update={"metrics": [clean, fewer, noise]})])
+    assert ") FGSM, 10 images |" in table
+    assert "where the cell does not say otherwise, over 40 test images" in table
 
 
 def test_the_table_shows_the_middle_level_of_a_noise(folder):
