@@ -13,6 +13,9 @@ from keras import ops
 from keras_robust.checks import Tensor, check_choice
 
 
+_TINY = 1e-37  # a normal float32 number, whose inverse is one, too
+
+
 def flat(x: Tensor) -> Tensor:
     """Reshapes `(batch, ...)` to `(batch, features)`."""
     return ops.reshape(x, (-1, math.prod(x.shape[1:])))  # static features, even where the batch size is unknown
@@ -114,6 +117,9 @@ class _L2(Norm):
         return ops.clip(x + delta * per_example(factor, x), 0.0, 1.0)
 
     def steepest(self, gradient):
+        # Squares of a tiny gradient would vanish: first make its largest entry 1.
+        largest = ops.max(ops.abs(flat(gradient)), axis=1)
+        gradient = gradient / per_example(ops.maximum(largest, _TINY), gradient)
         return gradient / per_example(self.length(gradient) + 1e-12, gradient)
 
     def step(self, x, gradient, size):

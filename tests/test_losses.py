@@ -3,7 +3,7 @@ import pytest
 from keras import ops
 from scipy.special import log_softmax, softmax
 
-from keras_robust import losses
+from keras_robust import backend, losses
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # float32 against float64
 
@@ -23,6 +23,36 @@ def test_cross_entropy_equals_scipy(case):
     logits, y, _ = case
     expected = -log_softmax(logits.astype("float64"), axis=1)[np.arange(20), y]
     np.testing.assert_allclose(value(losses.cross_entropy, logits, y), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_smoothed_cross_entropy_equals_scipy(case, label_smoothing):
+    logits, y, _ = case
+    target = (1 - label_smoothing) * np.eye(6)[y] + label_smoothing / 6
+    expected = -(target * log_softmax(logits.astype("float64"), axis=1)).sum(axis=1)
+    received = value(lambda logits, y: losses.cross_entropy(logits, y, label_smoothing), logits, y)
+    np.testing.assert_allclose(received, expected, **CLOSE)
+
+
+def test_cross_entropy_and_its_gradient_keep_their_precision_where_the_model_is_sure(rng):
+    # log-sum-exp minus the true logit would round to 0 from a margin of 17 on, and its gradient to noise.
+    logits = rng.normal(0, 1, (8, 6)).astype("float32")
+    y = rng.integers(0, 6, 8)
+    logits[np.arange(8), y] += np.linspace(10, 70, 8).astype("float32")
+    exact = logits.astype("float64")
+    odds = np.exp(exact - exact[np.arange(8), y][:, None])
+    odds[np.arange(8), y] = 0  # p_j / p_y of the other classes
+    slope = odds.copy()
+    slope[np.arange(8), y] = -odds.sum(axis=1)
+
+    labels = ops.convert_to_tensor(y)
+    total, gradient = backend.value_and_grad(
+        lambda each: ops.sum(losses.cross_entropy(each, labels) / odds.sum(axis=1).astype("float32")),
+        ops.convert_to_tensor(logits),
+    )
+    every = odds.sum(axis=1, keepdims=True)
+    assert float(total) == pytest.approx((np.log1p(every) / every).sum(), rel=1e-3)
+    np.testing.assert_allclose(ops.convert_to_numpy(gradient), slope / (1 + every) / every, rtol=1e-3, atol=1e-6)
 
 
 def test_margin_is_positive_exactly_where_the_prediction_is_wrong(case):

@@ -117,6 +117,17 @@ def test_the_steepest_direction_gains_the_dual_norm_of_the_gradient(name, rng):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_tiny_gradient_gives_as_long_a_step_as_a_large_one(name, rng):
+    gradient = rng.normal(size=(6, *SHAPE)).astype("float32")
+    x = ops.zeros(gradient.shape) + 0.5
+    large, tiny = (
+        ops.convert_to_numpy(norms.get(name).step(x, ops.convert_to_tensor(gradient * factor), 0.1))
+        for factor in (np.float32(1), np.float32(1e-25))
+    )
+    np.testing.assert_allclose(tiny, large, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_zero_gradient_moves_nothing(name, rng):
     x, _ = batch(rng, 3)
     zero = ops.zeros(x.shape)

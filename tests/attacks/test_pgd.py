@@ -11,9 +11,11 @@ from tests.attacks.linear import best_gain, closest_distance, linear_model
 EXACT = 1e-4  # pixels in float32 under weights of size 1, summed over 64 features
 
 
-def share_of_optimum(attack, low=0.0, high=1.0, shape=(8, 8, 1)):
+def share_of_optimum(attack, low=0.0, high=1.0, shape=(8, 8, 1), lead=0.0):
     """Gain of the attack on a linear model of two classes, as a share of the closed-form optimum."""
-    model, weights, _ = linear_model(2, shape, seed=0)
+    model, weights, bias = linear_model(2, shape, seed=0)
+    bias[1] += lead  # of the true class
+    model.layers[-1].set_weights([weights, bias])
     slope = weights[:, 0] - weights[:, 1]
     x = np.random.default_rng(1).uniform(low, high, (8, *shape)).astype("float32")
     x_adv = attack(model, x, np.ones(8, int))
@@ -31,6 +33,13 @@ def test_pgd_finds_the_optimum_of_a_linear_model_in_l2_where_the_box_is_far():
     share = share_of_optimum(PGD("L2", 0.5, random_start=False, loss="margin"), 0.4, 0.6)
     assert share.min() >= 0.999
     assert share.max() <= 1 + EXACT
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.1), ("L2", 0.5), ("L1", 6.0)])
+@pytest.mark.parametrize("lead", [25.0, 60.0])
+def test_the_cross_entropy_shows_the_way_where_the_model_is_sure(norm, epsilon, lead):
+    share = share_of_optimum(PGD(norm, epsilon, random_start=False), 0.4, 0.6, lead=lead)
+    assert share.min() >= 0.997
 
 
 def test_pgd_comes_close_to_the_optimum_in_l2_where_the_box_cuts_the_ball():
