@@ -12,7 +12,6 @@ from keras import ops
 
 from keras_robust.checks import Tensor, check_choice
 
-
 _TINY = 1e-37  # a normal float32 number, whose inverse is one, too
 
 
