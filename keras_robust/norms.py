@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_robust.checks import Tensor, check_choice
 
-_TINY = 1e-37  # a normal float32 number, whose inverse is one, too
+_TINY = 1e-37  # smaller float32 numbers may be flushed to zero
 
 
 def flat(x: Tensor) -> Tensor:
@@ -116,9 +116,10 @@ class _L2(Norm):
         return ops.clip(x + delta * per_example(factor, x), 0.0, 1.0)
 
     def steepest(self, gradient):
-        # Squares of a tiny gradient would vanish: first make its largest entry 1.
+        # Squares of a tiny gradient would vanish: first make its largest entry 1. A zero gradient is divided by 1:
+        # XLA turns a / b / c into a / (b * c), which must not be 0 / 0.
         largest = ops.max(ops.abs(flat(gradient)), axis=1)
-        gradient = gradient / per_example(ops.maximum(largest, _TINY), gradient)
+        gradient = gradient / per_example(ops.where(largest > _TINY, largest, ops.ones_like(largest)), gradient)
         return gradient / per_example(self.length(gradient) + 1e-12, gradient)
 
     def step(self, x, gradient, size):
