@@ -11,7 +11,7 @@ TOLERANCE = 0.005  # half a point; on the 360 digits one image may turn out othe
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["kap_cnn_digits.noise_sigma0.1", "resnet8_digits.standard"])
+@pytest.mark.parametrize("name", ["kap_cnn_digits.noise_sigma0.1", "resnet8_digits.ews"])
 def test_stored_numbers_come_out_again(name):
     subject = open_subject(name)
     protocol = Protocol.of(subject.recipe.evaluation, attacks=["fgsm", "pgd"])
