@@ -242,7 +242,7 @@ def test_each_attack_of_autoattack_alone_is_a_number_on_the_first_images(model, 
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
 
-def test_attacks_may_run_on_the_first_images_only(model, images, tmp_path):
+def test_attacks_may_run_on_the_first_images_only(model, images):
     ensemble = AutoAttack(norm="Linf", epsilon=0.12, version="custom", attacks=["apgd-ce", "square"])
     found = evaluate(
         model, *images, attacks=[Push(0.12), ensemble], noise=[Gaussian(0.0)], attack_images=9, stages_alone=12
