@@ -143,12 +143,15 @@ def evaluate(
         int | None, typer.Option(help="First N images on which each attack of AutoAttack runs alone too.")
     ] = None,
     update_entry: Annotated[bool, typer.Option("--update-entry", help="Write entry.json and card.md.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a number is in doubt.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if a number is in doubt, or not as stored.")
+    ] = False,
 ) -> None:
     """Measure a model: clean, attacked and noisy accuracy with error bars, metrics.json and a figure."""
     from rich.console import Console
 
     from keras_robust import evaluation
+    from keras_robust.evaluation.compare import differs, repeated
     from keras_robust.evaluation.report import save_figure, terminal_table
     from keras_robust.subject import Protocol, open_subject
     from keras_robust.subject import update_entry as write_entry
@@ -194,9 +197,20 @@ def evaluate(
     if update_entry:
         write_entry(subject, model, x, metrics)
         typer.echo(f"Entry: {subject.path}. Now `keras-robust report --write` brings the tables up to date.")
-    for flag in metrics.flags:
-        typer.echo(f"Warning: {flag}", err=True)
-    if strict and metrics.flags:
+    warnings = list(metrics.flags)
+    if pairs := repeated(metrics, subject.stored()):
+        other = [(now, stored) for now, stored in pairs if differs(now, stored)]
+        typer.echo(
+            f"Of {len(pairs)} numbers that entry.json holds, {len(pairs) - len(other)} come out within 0.5 points."
+        )
+        warnings += [
+            f"{now.name} is {now.value:.2%} of {now.images} images; entry.json holds {stored.value:.2%}, "
+            f"of code {stored.environment.short_commit} on {stored.environment.backend}."
+            for now, stored in other
+        ]
+    for warning in warnings:
+        typer.echo(f"Warning: {warning}", err=True)
+    if strict and warnings:
         raise typer.Exit(1)
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from keras_robust import datasets, pipeline, zoo
 from keras_robust.checks import check_choice
 from keras_robust.evaluation.further import Certified, Corrupted
-from keras_robust.evaluation.metrics import DataFingerprint, Metrics
+from keras_robust.evaluation.metrics import DataFingerprint, Metric, Metrics
 from keras_robust.evaluation.noise import Gaussian, Uniform
 from keras_robust.evaluation.protocol import attack_options, make_attacks, make_noise
 from keras_robust.norms import NORMS
 from keras_robust.training.recipe import EvaluationTable, Recipe, load_recipe
 from keras_robust.zoo import registry
-from keras_robust.zoo.entry import ENTRY, RECIPE, WEIGHTS
+from keras_robust.zoo.entry import ENTRY, RECIPE, WEIGHTS, Entry
 
 DEFAULT_IMAGES = 1000
 
@@ -49,6 +49,10 @@ class Subject:
         model = pipeline.build_model(self.recipe)
         registry.load_weights(model, self.path / WEIGHTS, self.name)
         return model
+
+    def stored(self) -> list[Metric]:
+        """Returns the numbers that its `entry.json` holds; none of a model that no entry vouches for."""
+        return [] if self.recipe is None or self.fresh else Entry.load(self.path).metrics
 
     def test_images(
         self, count: int | None, data_dir: str | Path | None = None

@@ -6,7 +6,7 @@
 Each network is trained by its own recipe on the first --images training images, for two epochs; the second one,
 without compilation, is multiplied up to the whole training set. The held-out images on which an adversarial
 training chooses its epoch are left out: 1,000 of them, attacked by PGD-20 after each epoch of 49,000. Networks
-that the output has already are not timed again.
+that the output has already are not timed again. The table stands beside the output, as Markdown.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -56,6 +57,24 @@ def seconds_per_epoch(recipe: Recipe, images: int, data_dir: str | None) -> floa
     return log["history"][-1]["seconds"] * whole / images
 
 
+def table(found: dict[str, Any]) -> str:
+    """Returns the costs as a Markdown table."""
+    lines = [
+        "# What an epoch of the networks costs that the zoo lacks",
+        "",
+        "| network | seconds an epoch | epochs | hours in all | command | measured on |",
+        "|---|---:|---:|---:|---|---|",
+    ]
+    for name, cost in found.items():
+        environment = Environment(**cost["environment"])
+        hours = cost["epochs"] * cost["seconds_per_epoch"] / 3600
+        lines.append(
+            f"| {name} | {cost['seconds_per_epoch']:,.0f} | {cost['epochs']} | {hours:,.1f} | `{cost['command']}` "
+            f"| {environment.device}, {environment.backend}, code {environment.short_commit} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = {name: (command, recipe) for name, command, recipe in networks()}
@@ -77,12 +96,12 @@ def main() -> None:
                 "images_timed": options.images,
                 "environment": Environment.here().model_dump(),
             }
-            content = (json.dumps(found, indent=1) + "\n").encode()
-            write_atomically(options.output, lambda file, content=content: file.write(content))
+            write_atomically(options.output, json.dumps(found, indent=1) + "\n")
         cost = found[name]
         Console(soft_wrap=True).print(
             f"{name}: {cost['seconds_per_epoch']:.0f} s an epoch, {cost['epochs']} epochs: {command}"
         )
+    write_atomically(options.output.with_suffix(".md"), table(found))
 
 
 if __name__ == "__main__":

@@ -229,6 +229,31 @@ def test_strict_turns_a_flag_into_a_failure(own_zoo, monkeypatch):
 
 
 @pytest.mark.once
+def test_a_number_that_does_not_come_out_again_is_a_warning(own_zoo):
+    options = ("evaluate", own_zoo, "--attacks", "fgsm", "--images", 8)
+    code, output, _ = run(*options, "--update-entry", "--strict")
+    assert code == 0
+    assert "entry.json holds" not in output
+    code, output, _ = run(*options, "--strict")
+    assert code == 0
+    count = len(Entry.load(own_zoo).metrics)
+    assert f"Of {count} numbers that entry.json holds, {count} come out within 0.5 points." in output
+    content = json.loads((own_zoo / "entry.json").read_text())
+    clean = content["metrics"][0]
+    assert clean["correct"] > 1
+    clean |= {"correct": clean["correct"] - 1, "value": (clean["correct"] - 1) / 8}
+    (own_zoo / "entry.json").write_text(json.dumps(content))
+    code, output, error = run(*options)
+    assert code == 0
+    assert f"Of {count} numbers that entry.json holds, {count - 1} come out" in output
+    assert (
+        f"Warning: clean is {clean['value'] + 1 / 8:.2%} of 8 images; entry.json holds {clean['value']:.2%}"
+        in error
+    )
+    assert run(*options, "--strict")[0] == 1
+
+
+@pytest.mark.once
 def test_report_writes_tables_and_check_notices_stale_ones(own_zoo, monkeypatch):
     root = own_zoo.parents[1]
     monkeypatch.setattr("keras_robust.zoo.results.checkout", lambda: root)

@@ -1,10 +1,12 @@
-"""Several models side by side, from the files that their evaluations wrote."""
+"""Several models side by side, from the files that their evaluations wrote; a model beside its stored numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from keras_robust.evaluation.metrics import Metric, Metrics
+
+TOLERANCE = 0.005  # half a point: what rounding on another backend may change
 
 
 def read_results(paths: Sequence[str | Path]) -> list[tuple[str, Metrics]]:
@@ -69,3 +71,26 @@ def _cell(metric: Metric, images: int) -> str:
     return f"{100 * metric.value:.1f} ± {50 * (metric.high - metric.low):.1f}" + (
         f" ({metric.images} images)" if other else ""
     )
+
+
+def repeated(metrics: Metrics, stored: Iterable[Metric]) -> list[tuple[Metric, Metric]]:
+    """Pairs numbers with stored ones of the same measurement: same attack or noise, seed and images.
+
+    Args:
+        metrics: Numbers measured now.
+        stored: Numbers measured before, such as those of an entry.
+
+    Returns:
+        The number now and the stored one, for each that was measured both times.
+    """
+    before = {_measurement(metric): metric for metric in stored}
+    return [(metric, before[key]) for metric in metrics.metrics if (key := _measurement(metric)) in before]
+
+
+def _measurement(metric: Metric) -> str:
+    return metric.model_dump_json(include={"name", "kind", "norm", "epsilon", "sigma", "attack", "seed", "data"})
+
+
+def differs(metric: Metric, stored: Metric) -> bool:
+    """Whether two numbers of one measurement lie more than half a point apart."""
+    return abs(metric.value - stored.value) > TOLERANCE + 1e-9

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_robust.evaluation.compare import comparison_table, read_results
+from keras_robust.evaluation.compare import comparison_table, differs, read_results, repeated
 from keras_robust.evaluation.metrics import DataFingerprint, Environment, Metric, Metrics
 
 pytestmark = pytest.mark.once
@@ -44,3 +44,19 @@ def test_models_measured_on_other_images_are_refused(tmp_path):
 def test_a_missing_result_names_the_file_and_the_command(tmp_path):
     with pytest.raises(ValueError, match=r"keras-robust evaluate.*absent"):
         read_results([tmp_path / "absent" / "metrics.json"])
+
+
+def test_numbers_are_paired_with_stored_ones_of_the_same_measurement_alone(tmp_path):
+    stored = Metrics.load(save(tmp_path / "stored", 8)).metrics
+    again = Metrics.load(save(tmp_path / "again", 7))
+    assert [(now.correct, before.correct) for now, before in repeated(again, stored)] == [(7, 8), (2, 2)]
+    for changes in ({"seed": 1}, {"sigma": 0.1}, {"attack": {"name": "FGSM", "epsilon": 0.1}}):
+        other = again.model_copy(update={"metrics": [each.model_copy(update=changes) for each in again.metrics]})
+        assert repeated(other, stored) == []
+    assert repeated(Metrics.load(save(tmp_path / "other", 7, first_image=0.5)), stored) == []
+
+
+def test_half_a_point_apart_is_the_same_and_more_is_not(tmp_path):
+    first = Metrics.load(save(tmp_path / "first", 8)).metrics[0]
+    of_1000 = [first.model_copy(update={"value": value}) for value in (0.8, 0.805, 0.795, 0.806, 0.794)]
+    assert [differs(each, of_1000[0]) for each in of_1000] == [False, False, False, True, True]
