@@ -45,7 +45,7 @@ def _table(dataset: str, entries: list[Entry]) -> str:
                 key: tuple = (1, metric.kind, metric.sigma)
                 symbol = "noise sigma" if metric.kind == "gaussian_noise" else "uniform noise"
                 columns[key], row[key] = f"{symbol} {metric.sigma:g}", _cell(metric)
-            elif metric.kind == "certified":
+            elif metric.kind == "certified" and metric.epsilon:  # of radius 0 it is no certificate
                 key = (2, metric.kind, metric.epsilon)
                 columns[key] = f"certified L2 {metric.epsilon:g}"
                 row[key] = f"{_cell(metric)} sigma {metric.sigma:g}{_other_images(metric, images)}"

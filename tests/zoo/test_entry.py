@@ -116,7 +116,8 @@ def test_certified_and_corrupted_accuracy_have_columns(folder):
     fields = entry.metrics[0].model_dump() | {"value": 0.25, "correct": 10}
     certified = {"name": "certified, sigma 0.1, L2 0.5", "kind": "certified", "epsilon": 0.5, "sigma": 0.1}
     corrupted = {"name": "corruptions, mean", "kind": "corruption", "correct": 750, "images": 3000}
-    more = [Metric.model_validate(fields | each) for each in (certified, corrupted)]
+    smoothed = {"name": "certified, sigma 0.1, L2 0", "kind": "certified", "epsilon": 0.0, "sigma": 0.1}
+    more = [Metric.model_validate(fields | each) for each in (smoothed, certified, corrupted)]
     table = results_table([entry.model_copy(update={"metrics": [*entry.metrics, *more]})])
     assert "certified L2 0.5 | corruptions |" in table
     assert "sigma 0.1 |" in table
