@@ -70,7 +70,8 @@ def table(found: dict[str, Any]) -> str:
         hours = cost["epochs"] * cost["seconds_per_epoch"] / 3600
         lines.append(
             f"| {name} | {cost['seconds_per_epoch']:,.0f} | {cost['epochs']} | {hours:,.1f} | `{cost['command']}` "
-            f"| {environment.device}, {environment.backend}, code {environment.short_commit} |"
+            f"| the first {cost['images_timed']} images, {environment.device}, {environment.backend}, "
+            f"code {environment.short_commit} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -1,7 +1,7 @@
 """The list of what the zoo lacks is whole, and its table is that of the measured costs."""
 
-import importlib.util
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,7 @@ RESULTS = ROOT / "scripts" / "results"
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("epoch_costs", ROOT / "scripts" / "epoch_costs.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return runpy.run_path(str(ROOT / "scripts" / "epoch_costs.py"))
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +23,7 @@ def costs():
 
 
 def test_every_network_without_weights_is_listed_with_the_command_that_trains_it(script, costs):
-    commands = {name: (command, recipe.training.epochs) for name, command, recipe in script.networks()}
+    commands = {name: (command, recipe.training.epochs) for name, command, recipe in script["networks"]()}
     assert {name: (cost["command"], cost["epochs"]) for name, cost in costs.items()} == commands
     lacking = {recipe.parent.name for recipe in (ROOT / "zoo").glob("*/recipe.toml")}
     lacking -= {entry.parent.name for entry in (ROOT / "zoo").glob("*/entry.json")}
@@ -35,4 +32,4 @@ def test_every_network_without_weights_is_listed_with_the_command_that_trains_it
 
 
 def test_the_committed_table_is_that_of_the_measured_costs(script, costs):
-    assert (RESULTS / "epoch_costs.md").read_text(encoding="utf-8") == script.table(costs)
+    assert (RESULTS / "epoch_costs.md").read_text(encoding="utf-8") == script["table"](costs)
