@@ -170,6 +170,7 @@ def evaluate(
     )
     x, y, data = subject.test_images(protocol.images, data_dir)
     model = subject.load()
+    stored = subject.stored()
     folder = output if output is not None else Path("reports") / subject.name
     with _Bars() as bars:
         metrics = evaluation.evaluate(
@@ -198,15 +199,15 @@ def evaluate(
         write_entry(subject, model, x, metrics)
         typer.echo(f"Entry: {subject.path}. Now `keras-robust report --write` brings the tables up to date.")
     warnings = list(metrics.flags)
-    if pairs := repeated(metrics, subject.stored()):
-        other = [(now, stored) for now, stored in pairs if differs(now, stored)]
-        typer.echo(
-            f"Of {len(pairs)} numbers that entry.json holds, {len(pairs) - len(other)} come out within 0.5 points."
-        )
+    if pairs := repeated(metrics, stored):
+        holds = "held" if update_entry else "holds"
+        other = [(now, before) for now, before in pairs if differs(now, before)]
+        same = len(pairs) - len(other)
+        typer.echo(f"Of {len(pairs)} numbers that entry.json {holds}, {same} come out within 0.5 points.")
         warnings += [
-            f"{now.name} is {now.value:.2%} of {now.images} images; entry.json holds {stored.value:.2%}, "
-            f"of code {stored.environment.short_commit} on {stored.environment.backend}."
-            for now, stored in other
+            f"{now.name} is {now.value:.2%} of {now.images} images; entry.json {holds} {before.value:.2%}, "
+            f"of code {before.environment.short_commit} on {before.environment.backend}."
+            for now, before in other
         ]
     for warning in warnings:
         typer.echo(f"Warning: {warning}", err=True)

@@ -17,7 +17,7 @@ from keras_robust.evaluation.protocol import attack_options, make_attacks, make_
 from keras_robust.norms import NORMS
 from keras_robust.training.recipe import EvaluationTable, Recipe, load_recipe
 from keras_robust.zoo import registry
-from keras_robust.zoo.entry import ENTRY, RECIPE, WEIGHTS, Entry
+from keras_robust.zoo.entry import ENTRY, RECIPE, WEIGHTS, Entry, sha256
 
 DEFAULT_IMAGES = 1000
 
@@ -51,8 +51,11 @@ class Subject:
         return model
 
     def stored(self) -> list[Metric]:
-        """Returns the numbers that its `entry.json` holds; none of a model that no entry vouches for."""
-        return [] if self.recipe is None or self.fresh else Entry.load(self.path).metrics
+        """Returns the numbers that its `entry.json` holds of these weights; none where there is no such entry."""
+        if self.recipe is None or not (self.path / ENTRY).is_file():
+            return []
+        entry = Entry.load(self.path)
+        return entry.metrics if entry.weights.sha256 == sha256(self.path / WEIGHTS) else []
 
     def test_images(
         self, count: int | None, data_dir: str | Path | None = None

@@ -251,6 +251,22 @@ def test_a_number_that_does_not_come_out_again_is_a_warning(own_zoo):
         in error
     )
     assert run(*options, "--strict")[0] == 1
+    _, output, error = run(*options, "--update-entry")
+    assert f"Of {count} numbers that entry.json held, {count - 1} come out" in output
+    assert f"entry.json held {clean['value']:.2%}" in error
+    assert Entry.load(own_zoo).metrics[0].value == clean["value"] + 1 / 8
+
+
+@pytest.mark.once
+def test_numbers_of_other_weights_are_not_held_against_new_ones(own_zoo):
+    options = ("evaluate", own_zoo, "--attacks", "none", "--images", 8)
+    assert "entry.json held" not in run(*options, "--update-entry")[1]
+    path = own_zoo / "entry.json"
+    content = json.loads(path.read_text())
+    content["weights"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(content))
+    assert "entry.json held" not in run(*options, "--update-entry")[1]
+    assert "entry.json held" in run(*options, "--update-entry")[1]
 
 
 @pytest.mark.once
