@@ -65,7 +65,8 @@ def test_setting_of_the_zoo_has_the_recipes_of_the_zoo(tmp_path):
         rows = weight_map.table(number, "zoo", entries=tmp_path)
         assert [row.recipe.digest() for row in rows] == [recipe.digest() for recipe in recipes]
         assert [row.folder for row in rows] == [None] * len(entries)
-    names = ["resnet_conv", "resnet_alternating_smoothing", "resnet_alternating_unsharp"]
+    variants = ("conv", "alternating_smoothing", "alternating_unsharp")
+    names = [f"{net}_{variant}" for net in ("resnet", "densenet") for variant in variants]
     assert [row.name for row in weight_map.table(6, "zoo")] == names
     with pytest.raises(ValueError, match="`setting` must be one of"):
         weight_map.table(4, "large")
