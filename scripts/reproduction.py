@@ -1,0 +1,114 @@
+"""Sets numbers of the zoo that were measured again beside the stored ones, number by number.
+
+    KERAS_BACKEND=tensorflow keras-robust evaluate zoo/cnn_digits.at
+    python scripts/reproduction.py reports/cnn_digits.at --output reproduction.json
+
+Each folder is named after an entry and holds the metrics.json that `keras-robust evaluate` wrote. Pairs are of
+the same attack or noise, seed and images. --stored is the folder of the entries as they were stored: zoo, or that
+of an older checkout where they have been measured anew since. Their weights must be those of the entries now.
+Entries that the output has already stay there, unless they are among the folders. The table stands beside it, as
+Markdown.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from keras_robust.evaluation.compare import differs, repeated
+from keras_robust.evaluation.metrics import Metric, Metrics
+from keras_robust.files import write_atomically
+from keras_robust.zoo.entry import WEIGHTS, Entry, sha256
+from keras_robust.zoo.registry import find
+
+
+def reproduction(folder: Path, stored: Path) -> dict[str, Any]:
+    """Pairs the numbers of a folder with those that the entry of its name stored.
+
+    Raises:
+        ValueError: If the entry has other weights now, or no number was measured both times.
+    """
+    name = folder.name
+    entry = Entry.load(stored / name)
+    if sha256(find(name) / WEIGHTS) != entry.weights.sha256:
+        raise ValueError(
+            f"{stored / name} must hold numbers of the weights that {name} has now. Received: numbers of SHA-256 "
+            f"{entry.weights.sha256[:12]}... Choose the folder of entries with --stored."
+        )
+    again = Metrics.load(folder / "metrics.json")
+    pairs = repeated(again, entry.metrics)
+    if not pairs:
+        raise ValueError(f"{folder} must hold a number that {stored / name} holds too. Received: none of them.")
+    return {
+        "numbers": len(pairs),
+        "equal": sum(now.correct == before.correct for now, before in pairs),
+        "within_half_a_point": sum(not differs(now, before) for now, before in pairs),
+        "autoattack": [
+            {"name": now.name, "stored": before.value, "again": now.value, "images": now.images}
+            for now, before in pairs
+            if (now.attack or {}).get("name") == "AutoAttack" and "stage" not in now.attack
+        ],
+        "apart": [
+            {"name": now.name, "stored": before.value, "again": now.value, "images": now.images}
+            for now, before in pairs
+            if differs(now, before)
+        ],
+        "stored_with": software(before for _, before in pairs),
+        "again_with": software(now for now, _ in pairs),
+    }
+
+
+def software(metrics: Iterable[Metric]) -> list[str]:
+    """Backend and code of numbers."""
+    environments = [metric.environment for metric in metrics]
+    return sorted({f"{each.backend} {each.backend_version}, code {each.short_commit}" for each in environments})
+
+
+def table(found: dict[str, Any]) -> str:
+    """Returns the reproductions as a Markdown table."""
+    lines = [
+        "# Stored numbers, measured again",
+        "",
+        "| entry | numbers | equal | within 0.5 points | AutoAttack: stored, again | stored with | again with |",
+        "|---|---:|---:|---:|---|---|---|",
+    ]
+    for name, entry in found.items():
+        attacks = "; ".join(
+            f"{each['name'].removeprefix('AutoAttack ')}: {100 * each['stored']:.1f}, {100 * each['again']:.1f} %"
+            for each in entry["autoattack"]
+        )
+        lines.append(
+            f"| {name} | {entry['numbers']} | {entry['equal']} | {entry['within_half_a_point']} | {attacks} "
+            f"| {'; '.join(entry['stored_with'])} | {'; '.join(entry['again_with'])} |"
+        )
+    apart = [(name, each) for name, entry in found.items() for each in entry["apart"]]
+    if apart:
+        lines += ["", "More than half a point apart:", ""]
+        lines += [
+            f"- {name}, {each['name']}: {100 * each['stored']:.1f} %, again {100 * each['again']:.1f} %, "
+            f"of {each['images']} images"
+            for name, each in apart
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path, help="folders that hold metrics.json, as reports/<entry>")
+    parser.add_argument("--stored", type=Path, default=Path("zoo"), help="folder of the entries as stored")
+    parser.add_argument("--output", type=Path, default=Path("reproduction.json"))
+    options = parser.parse_args()
+    found = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
+    try:
+        found |= {folder.name: reproduction(folder, options.stored) for folder in options.folders}
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    found = dict(sorted(found.items()))
+    write_atomically(options.output, json.dumps(found, indent=1) + "\n")
+    write_atomically(options.output.with_suffix(".md"), table(found))
+    print(table(found), end="")
+
+
+if __name__ == "__main__":
+    main()
