@@ -60,9 +60,11 @@ def reproduction(folder: Path, stored: Path) -> dict[str, Any]:
 
 
 def software(metrics: Iterable[Metric]) -> list[str]:
-    """Backend and code of numbers."""
+    """Backend, device and code of numbers."""
     environments = [metric.environment for metric in metrics]
-    return sorted({f"{each.backend} {each.backend_version}, code {each.short_commit}" for each in environments})
+    return sorted(
+        {f"{each.backend} {each.backend_version} on {each.device}, code {each.short_commit}" for each in environments}
+    )
 
 
 def table(found: dict[str, Any]) -> str:
