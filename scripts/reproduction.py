@@ -63,7 +63,10 @@ def software(metrics: Iterable[Metric]) -> list[str]:
     """Backend, device and code of numbers."""
     environments = [metric.environment for metric in metrics]
     return sorted(
-        {f"{each.backend} {each.backend_version} on {each.device}, code {each.short_commit}" for each in environments}
+        {
+            f"{each.backend} {each.backend_version} on {each.device}, code {each.short_commit}"
+            for each in environments
+        }
     )
 
 
