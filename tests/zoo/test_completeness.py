@@ -1,0 +1,46 @@
+"""Every entry of the zoo has been measured by all that its threat model asks for, on images enough."""
+
+import pytest
+
+from keras_robust.zoo.entry import Entry
+from keras_robust.zoo.registry import find, folders
+
+pytestmark = pytest.mark.once
+
+TEST_IMAGES = {"digits": 360, "mnist": 1_000, "cifar10": 1_000}
+SMALLER = {"resnet18_cifar10.noise_sigma0.1": 500, "resnet18_kap_cifar10.noise_sigma0.1": 500}
+"""Entries whose attacks are too dear for processors: their tables and cards say on how many images."""
+STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
+
+
+def measured(name):
+    return Entry.load(find(name)).metrics
+
+
+@pytest.mark.parametrize("name", sorted(folders()))
+def test_clean_pgd_and_autoattack_in_sequence_and_alone(name):
+    metrics = measured(name)
+    attacks = {metric.name for metric in metrics if metric.kind == "attack"}
+    assert [metric.images for metric in metrics if metric.kind == "clean"] == [
+        SMALLER.get(name, TEST_IMAGES[metrics[0].data.dataset])
+    ]
+    assert any(attack.startswith("PGD ") for attack in attacks)
+    whole = {each for each in attacks if each.startswith("AutoAttack ") and not each.endswith((*STAGES, "alone"))}
+    assert whole, "no entry is complete without AutoAttack"
+    missing = {f"{each}, {stage} alone" for each in whole for stage in STAGES} - attacks
+    assert not missing
+
+
+@pytest.mark.parametrize("name", sorted(name for name in folders() if ".noise_" in name))
+def test_what_was_trained_with_noise_is_certified(name):
+    assert any(metric.kind == "certified" for metric in measured(name))
+
+
+@pytest.mark.parametrize("name", sorted(name for name in folders() if "_cifar10." in name))
+def test_cifar10_entries_have_the_error_under_corruptions(name):
+    assert any(metric.name == "corruptions, mean" for metric in measured(name))
+
+
+@pytest.mark.parametrize("name", sorted(folders()))
+def test_no_number_is_of_code_that_was_not_committed(name):
+    assert [metric.name for metric in measured(name) if "+" in metric.environment.code_commit] == []
