@@ -1,12 +1,13 @@
 """Measures what an epoch costs of each large network that the zoo lacks, and prints the command that trains it.
 
     KERAS_BACKEND=torch python scripts/epoch_costs.py --output epoch_costs.json
-    KERAS_BACKEND=torch python scripts/epoch_costs.py resnet18_cifar10.standard wm_densenet_cifar10.conv
+    KERAS_BACKEND=torch python scripts/epoch_costs.py resnet18_cifar10.standard wm_densenet_mnist.conv
 
 Each network is trained by its own recipe on the first --images training images, for two epochs; the second one,
 without compilation, is multiplied up to the whole training set. The held-out images on which an adversarial
 training chooses its epoch are left out: 1,000 of them, attacked by PGD-20 after each epoch of 49,000. Networks
-that the output has already are not timed again. The table stands beside the output, as Markdown.
+that the output has already are not timed again, and those that the zoo has by now are dropped from it. The table
+stands beside the output, as Markdown.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from keras_robust.experiments import ews, weight_map
 from keras_robust.experiments.study import change
 from keras_robust.files import write_atomically
 from keras_robust.training.recipe import Recipe, load_recipe
+from keras_robust.zoo.registry import folders
 
 KAP = (
     "zoo/resnet18_cifar10.standard",
@@ -34,7 +36,12 @@ KAP = (
 
 
 def networks() -> Iterator[tuple[str, str, Recipe]]:
-    """Yields name, command and recipe of each network."""
+    """Yields name, command and recipe of each network that the zoo lacks."""
+    return (network for network in large_networks() if network[0] not in folders())
+
+
+def large_networks() -> Iterator[tuple[str, str, Recipe]]:
+    """Yields name, command and recipe of each network of the papers' tables that the zoo should have."""
     for folder in KAP:
         yield folder.rpartition("/")[2], f"keras-robust train {folder}", load_recipe(folder)
     for method in ("vanilla", "ews"):
@@ -87,6 +94,7 @@ def main() -> None:
     if unknown := set(options.names) - set(known):
         parser.error(f"NETWORK must be among {', '.join(known)}. Received: {', '.join(sorted(unknown))}")
     found = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
+    found = {name: cost for name, cost in found.items() if name in known}
     for name in options.names or known:
         command, recipe = known[name]
         if name not in found:
@@ -102,6 +110,7 @@ def main() -> None:
         Console(soft_wrap=True).print(
             f"{name}: {cost['seconds_per_epoch']:.0f} s an epoch, {cost['epochs']} epochs: {command}"
         )
+    write_atomically(options.output, json.dumps(found, indent=1) + "\n")
     write_atomically(options.output.with_suffix(".md"), table(found))
 
 
