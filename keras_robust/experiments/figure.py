@@ -31,7 +31,7 @@ def draw_lines(
     title: str = "",
     log_x: bool = False,
 ) -> None:
-    """Draws panels side by side, with one vertical axis.
+    """Draws panels side by side, with one vertical axis, and one legend below where all show the same lines.
 
     Args:
         panels: Lines by the panel's title.
@@ -51,7 +51,9 @@ def draw_lines(
             f"Figures need matplotlib: pip install 'keras-robust[plots]'. Received: {error}."
         ) from error
     labels = [x_label] * len(panels) if isinstance(x_label, str) else x_label
-    figure = Figure(figsize=(1.5 + 3.6 * len(panels), 3.8), layout="constrained")
+    names = [[line.label for line in lines] for lines in panels.values()]
+    shared = len(names) > 1 and any(names[0]) and all(each == names[0] for each in names)
+    figure = Figure(figsize=(1.5 + 3.6 * len(panels), 4.4 if shared else 3.8), layout="constrained")
     all_axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axes, (name, lines), label in zip(all_axes, panels.items(), labels, strict=True):
         for line in lines:
@@ -60,9 +62,12 @@ def draw_lines(
         if log_x:
             axes.set_xscale("log")
         axes.grid(alpha=0.3)
-        if any(line.label for line in lines):
+        if any(line.label for line in lines) and not shared:
             axes.legend(fontsize="small")
     all_axes[0].set_ylabel(y_label)
+    if shared:
+        handles, labels = all_axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize="small")
     figure.suptitle(title, fontsize="small")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
