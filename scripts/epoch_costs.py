@@ -37,7 +37,8 @@ KAP = (
 
 def networks() -> Iterator[tuple[str, str, Recipe]]:
     """Yields name, command and recipe of each network that the zoo lacks."""
-    return (network for network in large_networks() if network[0] not in folders())
+    trained = folders()
+    return (network for network in large_networks() if network[0] not in trained)
 
 
 def large_networks() -> Iterator[tuple[str, str, Recipe]]:

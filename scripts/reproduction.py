@@ -44,19 +44,21 @@ def reproduction(folder: Path, stored: Path) -> dict[str, Any]:
         "numbers": len(pairs),
         "equal": sum(now.correct == before.correct for now, before in pairs),
         "within_half_a_point": sum(not differs(now, before) for now, before in pairs),
-        "autoattack": [
-            {"name": now.name, "stored": before.value, "again": now.value, "images": now.images}
-            for now, before in pairs
-            if (now.attack or {}).get("name") == "AutoAttack" and "stage" not in now.attack
-        ],
-        "apart": [
-            {"name": now.name, "stored": before.value, "again": now.value, "images": now.images}
-            for now, before in pairs
-            if differs(now, before)
-        ],
+        "autoattack": [beside(*pair) for pair in pairs if in_sequence(pair[0])],
+        "apart": [beside(*pair) for pair in pairs if differs(*pair)],
         "stored_with": software(before for _, before in pairs),
         "again_with": software(now for now, _ in pairs),
     }
+
+
+def beside(now: Metric, before: Metric) -> dict[str, Any]:
+    """A number measured again beside the stored one."""
+    return {"name": now.name, "stored": before.value, "again": now.value, "images": now.images}
+
+
+def in_sequence(metric: Metric) -> bool:
+    """Whether a number is that of AutoAttack as a whole."""
+    return metric.attack is not None and metric.attack["name"] == "AutoAttack" and "stage" not in metric.attack
 
 
 def software(metrics: Iterable[Metric]) -> list[str]:
@@ -104,8 +106,8 @@ def main() -> None:
     parser.add_argument("--stored", type=Path, default=Path("zoo"), help="folder of the entries as stored")
     parser.add_argument("--output", type=Path, default=Path("reproduction.json"))
     options = parser.parse_args()
-    found = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
     try:
+        found = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
         found |= {folder.name: reproduction(folder, options.stored) for folder in options.folders}
     except (ValueError, OSError) as error:
         parser.error(str(error))
