@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from keras_robust.evaluation.compare import differs, repeated
-from keras_robust.evaluation.metrics import Metric, Metrics
+from keras_robust.evaluation.compare import differs, read_results, repeated
+from keras_robust.evaluation.metrics import Metric
 from keras_robust.files import write_atomically
 from keras_robust.zoo.entry import WEIGHTS, Entry, sha256
 from keras_robust.zoo.registry import find
@@ -27,16 +27,15 @@ def reproduction(folder: Path, stored: Path) -> dict[str, Any]:
     """Pairs the numbers of a folder with those that the entry of its name stored.
 
     Raises:
-        ValueError: If the entry has other weights now, or no number was measured both times.
+        ValueError: If there is no metrics.json, the weights are others now, or no number was measured both times.
     """
-    name = folder.name
+    ((name, again),) = read_results([folder / "metrics.json"])
     entry = Entry.load(stored / name)
     if sha256(find(name) / WEIGHTS) != entry.weights.sha256:
         raise ValueError(
             f"{stored / name} must hold numbers of the weights that {name} has now. Received: numbers of SHA-256 "
             f"{entry.weights.sha256[:12]}... Choose the folder of entries with --stored."
         )
-    again = Metrics.load(folder / "metrics.json")
     pairs = repeated(again, entry.metrics)
     if not pairs:
         raise ValueError(f"{folder} must hold a number that {stored / name} holds too. Received: none of them.")
@@ -108,7 +107,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         found = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
-        found |= {folder.name: reproduction(folder, options.stored) for folder in options.folders}
+        found |= {folder.resolve().name: reproduction(folder, options.stored) for folder in options.folders}
     except (ValueError, OSError) as error:
         parser.error(str(error))
     found = dict(sorted(found.items()))

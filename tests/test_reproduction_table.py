@@ -63,6 +63,11 @@ def test_numbers_of_other_measurements_are_refused(script, again):
         script["reproduction"](again, ROOT / "zoo")
 
 
+def test_a_folder_without_numbers_is_refused(script, tmp_path):
+    with pytest.raises(ValueError, match="keras-robust evaluate"):
+        script["reproduction"](tmp_path / NAME, ROOT / "zoo")
+
+
 def test_the_committed_table_is_that_of_its_file(script):
     found = json.loads((RESULTS / "reproduction.json").read_text(encoding="utf-8"))
     assert (RESULTS / "reproduction.md").read_text(encoding="utf-8") == script["table"](found)
