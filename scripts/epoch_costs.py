@@ -6,8 +6,8 @@
 Each network is trained by its own recipe on the first --images training images, for two epochs; the second one,
 without compilation, is multiplied up to the whole training set. The held-out images on which an adversarial
 training chooses its epoch are left out: 1,000 of them, attacked by PGD-20 after each epoch of 49,000. Networks
-that the output has already are not timed again, and those that the zoo has by now are dropped from it. The table
-stands beside the output, as Markdown.
+that the output has already are not timed again, though their command and epochs are made up to date; those that
+the zoo has by now are dropped from it. The table stands beside the output, as Markdown.
 """
 
 import argparse
@@ -49,9 +49,13 @@ def large_networks() -> Iterator[tuple[str, str, Recipe]]:
         recipe = ews.adversarial_network(ews.SETTINGS["paper"], "at", method, builder="preact_resnet18")
         yield recipe.name, "python scripts/ews/table_4.py --setting paper --trainings at", recipe
     for number in (5, 6):
-        for row in weight_map.table(number, "paper"):
-            command = f"python scripts/weight_map/tables.py {number} --setting paper --rows {row.name}"
-            yield row.recipe.name, command, row.recipe
+        for row in weight_map.table(number, "zoo"):
+            yield row.recipe.name, f"keras-robust train zoo/{row.recipe.name}", row.recipe
+
+
+def plan(command: str, recipe: Recipe) -> dict[str, Any]:
+    """What stands beside the seconds of a network: the command that trains it, and its epochs."""
+    return {"command": command, "epochs": recipe.training.epochs}
 
 
 def seconds_per_epoch(recipe: Recipe, images: int, data_dir: str | None) -> float:
@@ -95,13 +99,11 @@ def main() -> None:
     if unknown := set(options.names) - set(known):
         parser.error(f"NETWORK must be among {', '.join(known)}. Received: {', '.join(sorted(unknown))}")
     found = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
-    found = {name: cost for name, cost in found.items() if name in known}
+    found = {name: cost | plan(*known[name]) for name, cost in found.items() if name in known}
     for name in options.names or known:
         command, recipe = known[name]
         if name not in found:
-            found[name] = {
-                "command": command,
-                "epochs": recipe.training.epochs,
+            found[name] = plan(command, recipe) | {
                 "seconds_per_epoch": round(seconds_per_epoch(recipe, options.images, options.data_dir), 1),
                 "images_timed": options.images,
                 "environment": Environment.here().model_dump(),

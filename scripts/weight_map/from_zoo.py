@@ -3,7 +3,8 @@
     python scripts/weight_map/from_zoo.py 4
     python scripts/weight_map/from_zoo.py 6 --rows resnet_conv resnet_alternating_unsharp
 
-4 has the conv, smoothing and unsharp networks on MNIST, 6 the residual ones on CIFAR-10. Nothing is trained.
+4 has the conv, smoothing and unsharp networks on MNIST, 5 the residual and the densely connected ones on MNIST, 6
+those on CIFAR-10. Nothing is trained.
 OUTPUT/table_<n>_zoo.json has the test error, clean, under uniform noise and under FGSM, beside the paper's,
 table_<n>_zoo.png the same as curves, and table_<n>_zoo_claims.json the paper's claims with our verdicts, and how
 each layer amplifies variance. What a killed run has measured is in --work, and is not measured again.

@@ -15,6 +15,7 @@ from keras_robust.training.recipe import load_recipe
 from keras_robust.zoo.registry import find
 
 SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "iwildcam2019": (23, 32, 1)}
+VARIANTS = ("conv", "smoothing", "unsharp", "alternating_smoothing", "alternating_unsharp")
 COUNTS = {
     "cnn_wide": 1_187_030,
     "cnn": 261_070,
@@ -59,14 +60,13 @@ def test_rows_of_every_table_are_valid_recipes_in_both_settings(number, count):
 def test_setting_of_the_zoo_has_the_recipes_of_the_zoo(tmp_path):
     for number, entries in {
         4: ("cnn_mnist.standard", "wm_cnn_mnist.smoothing", "wm_cnn_mnist.unsharp"),
-        5: (),
+        5: [f"wm_{net}_mnist.{variant}" for net in ("resnet", "densenet") for variant in VARIANTS],
     }.items():
         recipes = [load_recipe(find(entry, "recipe.toml")) for entry in entries]
         rows = weight_map.table(number, "zoo", entries=tmp_path)
         assert [row.recipe.digest() for row in rows] == [recipe.digest() for recipe in recipes]
         assert [row.folder for row in rows] == [None] * len(entries)
-    variants = ("conv", "alternating_smoothing", "alternating_unsharp")
-    names = [f"{net}_{variant}" for net in ("resnet", "densenet") for variant in variants]
+    names = [f"{net}_{VARIANTS[index]}" for net in ("resnet", "densenet") for index in (0, 3, 4)]
     assert [row.name for row in weight_map.table(6, "zoo")] == names
     with pytest.raises(ValueError, match="`setting` must be one of"):
         weight_map.table(4, "large")
