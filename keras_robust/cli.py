@@ -53,6 +53,7 @@ def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the models of the zoo with their accuracies."""
+    from keras_robust.evaluation.describe import radius
     from keras_robust.evaluation.metrics import robust_accuracy
     from keras_robust.zoo import registry
     from keras_robust.zoo.entry import RECIPE, WEIGHTS
@@ -76,7 +77,7 @@ def list_command(
         table.add_column(column, justify="right" if column in ("parameters", "clean") else "left")
     for entry in entries:
         clean = next(metric for metric in entry.metrics if metric.kind == "clean")
-        robust = [f"{m.value:.1%} at {m.norm} {m.epsilon:.4g}" for m in robust_accuracy(entry.metrics)]
+        robust = [f"{m.value:.1%} at {m.norm} {radius(m.epsilon or 0)}" for m in robust_accuracy(entry.metrics)]
         here = (folders[entry.name] / entry.weights.file).is_file()
         size = f"{entry.weights.bytes / 1e6:.1f} MB" + ("" if here else ", not here")
         table.add_row(
@@ -205,7 +206,7 @@ def evaluate(
         same = len(pairs) - len(other)
         typer.echo(f"Of {len(pairs)} numbers that entry.json {holds}, {same} come out within 0.5 points.")
         warnings += [
-            f"{now.name} is {now.value:.2%} of {now.images} images; entry.json {holds} {before.value:.2%}, "
+            f"{now.label} is {now.value:.2%} of {now.images} images; entry.json {holds} {before.value:.2%}, "
             f"of code {before.environment.short_commit} on {before.environment.backend}."
             for now, before in other
         ]

@@ -52,7 +52,7 @@ def reproduction(folder: Path, stored: Path) -> dict[str, Any]:
 
 def beside(now: Metric, before: Metric) -> dict[str, Any]:
     """A number measured again beside the stored one."""
-    return {"name": now.name, "stored": before.value, "again": now.value, "images": now.images}
+    return {"name": now.label, "stored": before.value, "again": now.value, "images": now.images}
 
 
 def in_sequence(metric: Metric) -> bool:

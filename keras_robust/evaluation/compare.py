@@ -1,5 +1,6 @@
 """Several models side by side, from the files that their evaluations wrote; a model beside its stored numbers."""
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,8 @@ def comparison_table(results: Sequence[tuple[str, Metrics]]) -> Any:
     columns = []
     for name, metrics in results:
         table.add_column(name, justify="right")
-        columns.append({metric.name: metric for metric in metrics.metrics})
-    for row in dict.fromkeys(name for column in columns for name in column):
+        columns.append({metric.label: metric for metric in metrics.metrics})
+    for row in dict.fromkeys(label for column in columns for label in column):
         cells = [column.get(row) for column in columns]
         table.add_row(row, *("" if metric is None else _cell(metric, images.images) for metric in cells))
     return table
@@ -88,7 +89,17 @@ def repeated(metrics: Metrics, stored: Iterable[Metric]) -> list[tuple[Metric, M
 
 
 def _measurement(metric: Metric) -> str:
-    return metric.model_dump_json(include={"name", "kind", "norm", "epsilon", "sigma", "attack", "seed", "data"})
+    identity = {"name", "kind", "norm", "epsilon", "sigma", "attack", "seed", "data"}
+    return json.dumps(_rounded(metric.model_dump(mode="json", include=identity)), sort_keys=True)
+
+
+def _rounded(value: Any) -> Any:
+    """Rounds every number within: 8 / 255 and the 0.03137255 of a recipe are one radius."""
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def differs(metric: Metric, stored: Metric) -> bool:

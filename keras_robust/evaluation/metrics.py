@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from keras_robust.evaluation.describe import radius, short
 from keras_robust.files import write_atomically
 
 Kind = Literal["clean", "attack", "worst_case", "gaussian_noise", "uniform_noise", "certified", "corruption"]
@@ -109,7 +110,7 @@ class Environment(Record):
 class Metric(Record):
     """One accuracy, as a fraction, and everything that it takes to repeat it."""
 
-    name: str = Field(description="What was measured, in words, such as 'PGD Linf 0.0314'.")
+    name: str = Field(description="What was measured, in words, such as 'PGD Linf 0.03137'.")
     kind: Kind
     value: float = Field(ge=0, le=1)
     low: float = Field(
@@ -141,6 +142,13 @@ class Metric(Record):
                 f"Received: value={self.value}, correct={self.correct}, images={self.images}. Measure it again."
             )
         return self
+
+    @property
+    def label(self) -> str:
+        """The name with its radius as the field writes it, such as 'PGD Linf 8/255'."""
+        if self.norm is None or self.epsilon is None:
+            return self.name
+        return self.name.replace(f"{self.norm} {short(self.epsilon)}", f"{self.norm} {radius(self.epsilon)}")
 
     @classmethod
     def of(cls, correct: int, images: int, **fields: Any) -> "Metric":

@@ -27,7 +27,7 @@ def terminal_table(metrics: Metrics, title: str) -> Any:
         table.add_column(column, justify="right")
     for metric in metrics.metrics:
         table.add_row(
-            metric.name,
+            metric.label,
             f"{metric.value:.2%}",
             f"{metric.low:.2%} to {metric.high:.2%}",
             f"{metric.correct} / {metric.images}",

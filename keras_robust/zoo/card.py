@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from keras_robust.evaluation.describe import radius
 from keras_robust.evaluation.metrics import Metric
 from keras_robust.files import write_atomically
 from keras_robust.zoo.entry import CARD, Entry
@@ -74,7 +75,7 @@ def _front_matter(entry: Entry) -> str:
             dataset_args={"first_index": metric.data.first_index, "images": metric.images},
             metric_type="accuracy",
             # One name for each number: the Hub's format merges results that share type, name and arguments.
-            metric_name=f"{metric.name} accuracy",
+            metric_name=f"{metric.label} accuracy",
             metric_value=round(metric.value, 6),
             metric_args={"seed": metric.seed, "attack": metric.attack},
         )
@@ -100,18 +101,13 @@ def _threats(entry: Entry) -> str:
         return ""
     norms = sorted({norm for norm, _ in radii})
     balls = "; ".join(
-        f"{norm} with epsilon " + ", ".join(_radius(epsilon) for each, epsilon in radii if each == norm)
+        f"{norm} with epsilon " + ", ".join(radius(epsilon) for each, epsilon in radii if each == norm)
         for norm in norms
     )
     return (
         "The attacker knows the model and its weights, and changes every pixel within a ball around the image and "
         f"within [0, 1], so as to have it misclassified: {balls}."
     )
-
-
-def _radius(epsilon: float) -> str:
-    steps = epsilon * 255
-    return f"{round(steps)}/255" if epsilon < 0.2 and abs(steps - round(steps)) < 1e-6 else f"{epsilon:.4g}"
 
 
 def _numbers(metrics: list[Metric]) -> str:
@@ -122,11 +118,11 @@ def _numbers(metrics: list[Metric]) -> str:
     for metric in metrics:
         here = metric.environment
         rows.append(
-            f"| {metric.name} | {metric.value:.2%} | {metric.low:.2%} to {metric.high:.2%} | {metric.images} "
+            f"| {metric.label} | {metric.value:.2%} | {metric.low:.2%} to {metric.high:.2%} | {metric.images} "
             f"| {metric.seed} | {here.short_commit} | {here.backend} {here.backend_version} |"
         )
     flags = dict.fromkeys(flag for metric in metrics for flag in metric.flags)
-    options = [f"- {metric.name}: {_options(metric)}" for metric in metrics if metric.attack]
+    options = [f"- {metric.label}: {_options(metric)}" for metric in metrics if metric.attack]
     parts = ["\n".join(rows), "\n".join(options), "\n".join(f"- Warning: {flag}" for flag in flags)]
     return "\n\n".join(part for part in parts if part)
 
@@ -146,7 +142,7 @@ def _others(entry: Entry) -> list[str]:
         sections.append("| reported by a paper, not measured here | accuracy | source |\n|---|---|---|\n" + rows)
     if entry.external:
         rows = "\n".join(
-            f"| {each.name}, {each.norm} {_radius(each.epsilon)} | {each.value:.2%} | {each.images} "
+            f"| {each.name}, {each.norm} {radius(each.epsilon)} | {each.value:.2%} | {each.images} "
             f"| [{each.who}]({each.link}) |"
             for each in entry.external
         )

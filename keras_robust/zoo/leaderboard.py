@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from keras_robust.evaluation.describe import radius
 from keras_robust.evaluation.metrics import Metric, robust_accuracy
 from keras_robust.files import write_atomically
 from keras_robust.zoo.entry import Entry
@@ -63,7 +64,7 @@ def _row(entry: Entry, links: str) -> dict[str, Any]:
 
 def _threat(metric: Metric) -> str:
     if metric.norm is not None:
-        return f"{metric.norm} {metric.epsilon:.4g}"
+        return f"{metric.norm} {radius(metric.epsilon or 0)}"
     return f"{metric.kind.replace('_', ' ')} {metric.sigma:.4g}"
 
 
@@ -105,11 +106,11 @@ def model_info(entry: Entry, norm: str, epsilon: float) -> dict[str, Any]:
     whole = [metric for metric in entry.metrics if _is_standard_autoattack(metric)]
     found = next((m for m in whole if m.norm == norm and abs((m.epsilon or 0) - epsilon) < 1e-6), None)
     if found is None:
-        known = ", ".join(f"{m.norm} {m.epsilon:.4g}" for m in whole) or "none"
-        run = f"keras-robust evaluate {entry.name} --attacks autoattack --norm {norm} --epsilon {epsilon:.4g}"
+        known = ", ".join(f"{m.norm} {radius(m.epsilon or 0)}" for m in whole) or "none"
+        run = f"keras-robust evaluate {entry.name} --attacks autoattack --norm {norm} --epsilon {radius(epsilon)}"
         raise ValueError(
             "RobustBench lists the accuracy under the standard AutoAttack. "
-            f"Received: {entry.name} with norm={norm!r}, epsilon={epsilon:.4g}; measured: {known}. "
+            f"Received: {entry.name} with norm={norm!r}, epsilon={radius(epsilon)}; measured: {known}. "
             f"Run `{run}` first."
         )
     clean = next(metric for metric in entry.metrics if metric.kind == "clean")
@@ -123,7 +124,7 @@ def model_info(entry: Entry, norm: str, epsilon: float) -> dict[str, Any]:
         "dataset": entry.dataset,
         "venue": "Unpublished",
         "architecture": entry.model.builder,
-        "eps": _as_fraction(epsilon) if norm == "Linf" else f"{epsilon:g}",
+        "eps": radius(epsilon),
         "clean_acc": f"{100 * clean.value:.2f}",
         "reported": f"{100 * found.value:.2f}",
         "autoattack_acc": f"{100 * found.value:.2f}",
@@ -170,8 +171,3 @@ def _is_standard_autoattack(metric: Metric) -> bool:
     attack = metric.attack or {}
     whole = attack.get("name") == "AutoAttack" and attack.get("version") == "standard" and not attack.get("stage")
     return metric.kind == "attack" and whole and metric.norm is not None
-
-
-def _as_fraction(epsilon: float) -> str:
-    steps = 255 * epsilon
-    return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-4 else f"{epsilon:g}"

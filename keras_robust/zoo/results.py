@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from keras_robust.evaluation.describe import radius
 from keras_robust.evaluation.metrics import CORRUPTIONS_MEAN, Metric, robust_accuracy
 from keras_robust.files import write_atomically
 from keras_robust.zoo.entry import Entry, json_schema
@@ -54,7 +55,7 @@ def _table(dataset: str, entries: list[Entry]) -> str:
                 columns[key], row[key] = "corruptions", _cell(metric)
         for metric in robust_accuracy(entry.metrics):
             key = (0, metric.norm, round(metric.epsilon or 0, 6))
-            columns[key] = f"{metric.norm} epsilon {metric.epsilon:.4g}"
+            columns[key] = f"{metric.norm} epsilon {radius(metric.epsilon or 0)}"
             paper = _paper(entry, f"AutoAttack {metric.norm} {metric.epsilon:.4g}", metric.name)
             row[key] = f"{_cell(metric)} {_attack(metric)}{_other_images(metric, images)}{paper}"
             for other in entry.external:

@@ -56,6 +56,18 @@ def test_numbers_are_paired_with_stored_ones_of_the_same_measurement_alone(tmp_p
     assert repeated(Metrics.load(save(tmp_path / "other", 7, first_image=0.5)), stored) == []
 
 
+def test_a_radius_typed_as_a_fraction_is_that_of_a_recipe(tmp_path):
+    metrics = Metrics.load(save(tmp_path / "model", 8))
+
+    def at(epsilon):
+        changes = {"epsilon": epsilon, "attack": {"name": "FGSM", "norm": "Linf", "epsilon": epsilon}}
+        return metrics.metrics[1].model_copy(update=changes)
+
+    again = Metrics(metrics=[metrics.clean, at(8 / 255)])
+    assert [now.name for now, _ in repeated(again, [at(0.03137255)])] == ["FGSM Linf 0.1"]
+    assert repeated(again, [at(0.0314)]) == []
+
+
 def test_half_a_point_apart_is_the_same_and_more_is_not(tmp_path):
     first = Metrics.load(save(tmp_path / "first", 8)).metrics[0]
     of_1000 = [first.model_copy(update={"value": value}) for value in (0.8, 0.805, 0.795, 0.806, 0.794)]

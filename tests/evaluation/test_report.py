@@ -59,6 +59,17 @@ def test_the_terminal_table_shows_value_interval_and_count(metrics):
     assert "9 / 10" in text
 
 
+def test_a_label_has_the_radius_as_the_field_writes_it():
+    names = {
+        "AutoAttack Linf 0.03137 after apgd-ce": "AutoAttack Linf 8/255 after apgd-ce",
+        "AutoAttack Linf 0.03137, square alone": "AutoAttack Linf 8/255, square alone",
+    }
+    for name, label in names.items():
+        assert make_metric(5, "attack", name, norm="Linf", epsilon=0.03137255).label == label
+    assert make_metric(5, "attack", "PGD L2 1", norm="L2", epsilon=1.0).label == "PGD L2 1"
+    assert make_metric(9).label == "clean"
+
+
 def test_numbers_may_be_fractions():
     assert parse_numbers("epsilon", "8/255, 0.5") == [8 / 255, 0.5]
     for text in ("8/0", "a", "", "1,,2"):

@@ -167,3 +167,5 @@ def test_model_info_writes_an_linf_radius_in_255ths(entries):
     metric = entry.metrics[1].model_copy(update={"norm": "Linf", "epsilon": 8 / 255})
     entry = entry.model_copy(update={"metrics": [entry.metrics[0], metric]})
     assert zoo.model_info(entry, "Linf", 8 / 255)["eps"] == "8/255"
+    with pytest.raises(ValueError, match=r"epsilon=4/255; measured: Linf 8/255.*--norm Linf --epsilon 4/255"):
+        zoo.model_info(entry, "Linf", 4 / 255)
