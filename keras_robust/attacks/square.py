@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
-from keras_robust import losses, norms
+from keras_robust import backend, losses, norms
 from keras_robust.attacks.base import Attack
 from keras_robust.attacks.segments import run_segments
 from keras_robust.attacks.square_moves import (
@@ -40,7 +40,9 @@ class Square(Attack):
     dropped, and the rest is packed into smaller batches, as soon as they are broken.
 
     Differs from the reference code: each image draws windows of its own (there, one window serves the whole
-    batch), so that an image's result does not depend on its neighbours.
+    batch), so that an image's result does not depend on its neighbours. Queries are computed in full float32 on
+    accelerators too: where products are rounded to TensorFloat-32, gains drown in the rounding and images that are
+    not robust are left.
 
     Args:
         norm: Shape of the ball, `"Linf"`, `"L2"` or `"L1"`.
@@ -123,11 +125,12 @@ class Square(Attack):
             return run(problem, state, pattern, *numbers, epsilon)
 
         predictor.count(forward=len(x))
-        state = begin(x, y, noise["start"], ops.convert_to_tensor(first_tick, "int32"), epsilon)
         # A segment looks at `_SEGMENT` draws, however short it is: the last ones need something behind them.
         drawn = (ops.pad(noise[name], ((0, 0), (0, _SEGMENT), (0, 0))) for name in ("positions", "signs"))
         problem = (x, y, *drawn)
-        return run_segments(advance, problem, _State(*state), self._ends(x.shape[1:3]))
+        with backend.full_precision():
+            state = begin(x, y, noise["start"], ops.convert_to_tensor(first_tick, "int32"), epsilon)
+            return run_segments(advance, problem, _State(*state), self._ends(x.shape[1:3]))
 
     def _ends(self, shape) -> list[int]:
         """Query after the last one of each segment; in a segment all windows have one size."""

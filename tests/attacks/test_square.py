@@ -1,9 +1,11 @@
+import contextlib
+
 import keras
 import numpy as np
 import pytest
 
 from keras_robust import attacks, norms
-from keras_robust.attacks import Square, square_moves
+from keras_robust.attacks import Square, square, square_moves
 from tests.attacks.linear import best_gain, linear_model
 
 ROUNDING = 1e-5  # a radius in float32, summed over some hundred pixels
@@ -51,6 +53,33 @@ def test_square_counts_one_forward_pass_a_query_and_stops_at_broken_rows():
     before = predictor.forward_passes
     Square("Linf", 0.5, queries=5000)(model, x, y)
     assert predictor.forward_passes - before < 4 * 500
+
+
+class Watched(keras.layers.Layer):
+    """Passes images on, and remembers for each time its Python runs whether products were in full float32."""
+
+    full, seen = False, ()
+
+    def call(self, x):
+        type(self).seen += (type(self).full,)
+        return x
+
+
+def test_square_computes_its_queries_in_full_float32(monkeypatch):
+    @contextlib.contextmanager
+    def full_precision():
+        Watched.full = True
+        yield
+        Watched.full = False
+
+    model = keras.Sequential([keras.Input((6, 6, 1)), Watched(), keras.layers.Flatten(), keras.layers.Dense(2)])
+    x = np.random.default_rng(6).uniform(0, 1, (4, 6, 6, 1)).astype("float32")
+    y = attacks.Predictor.of(model).predict(x).argmax(1)
+    monkeypatch.setattr(square.backend, "full_precision", full_precision)
+    Watched.seen = ()
+    Square("Linf", 0.01, queries=20)(model, x, y)
+    assert Watched.seen.count(False) == 1  # the images found, classified
+    assert Watched.seen.count(True) >= 2  # the start and the queries
 
 
 def _propose(norm, x, best, position, sign, size, largest, epsilon, **options):
