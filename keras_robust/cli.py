@@ -53,8 +53,7 @@ def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the models of the zoo with their accuracies."""
-    from keras_robust.evaluation.describe import radius
-    from keras_robust.evaluation.metrics import robust_accuracy
+    from keras_robust.evaluation.metrics import radius, robust_accuracy
     from keras_robust.zoo import registry
     from keras_robust.zoo.entry import RECIPE, WEIGHTS
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from keras_robust.evaluation.describe import radius, short
+from keras_robust.evaluation.describe import short
 from keras_robust.files import write_atomically
 
 Kind = Literal["clean", "attack", "worst_case", "gaussian_noise", "uniform_noise", "certified", "corruption"]
@@ -196,6 +196,14 @@ class Metrics(Record):
                 f"`{path}` is not a valid metrics file. Received: {explain(error)}. "
                 "Run `keras-robust evaluate` again."
             ) from error
+
+
+def radius(epsilon: float) -> str:
+    """Returns a radius in pixel units as the field writes it: `"8/255"` for 0.03137255, but `"0.1"`."""
+    digits, levels = f"{epsilon:.4g}", 2 * 255 * epsilon
+    if abs(epsilon - float(digits)) < 1e-7 or abs(levels - round(levels)) > 1e-4:
+        return digits
+    return f"{round(levels) / 2:g}/255"
 
 
 def robust_accuracy(metrics: Iterable[Metric]) -> list[Metric]:

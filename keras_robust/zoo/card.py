@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from keras_robust.evaluation.describe import radius
-from keras_robust.evaluation.metrics import Metric
+from keras_robust.evaluation.metrics import Metric, radius
 from keras_robust.files import write_atomically
 from keras_robust.zoo.entry import CARD, Entry
 from keras_robust.zoo.registry import citation

@@ -7,8 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from keras_robust.evaluation.describe import radius
-from keras_robust.evaluation.metrics import Metric, robust_accuracy
+from keras_robust.evaluation.metrics import Metric, radius, robust_accuracy
 from keras_robust.files import write_atomically
 from keras_robust.zoo.entry import Entry
 

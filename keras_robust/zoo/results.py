@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from keras_robust.evaluation.describe import radius
-from keras_robust.evaluation.metrics import CORRUPTIONS_MEAN, Metric, robust_accuracy
+from keras_robust.evaluation.metrics import CORRUPTIONS_MEAN, Metric, radius, robust_accuracy
 from keras_robust.files import write_atomically
 from keras_robust.zoo.entry import Entry, json_schema
 from keras_robust.zoo.leaderboard import leaderboard_page
