@@ -20,6 +20,7 @@ from keras import ops
 from keras_robust.attacks import Predictor, Square
 from keras_robust.evaluation.metrics import Environment, Metric
 from keras_robust.files import write_atomically
+from keras_robust.models import fold_kap
 from keras_robust.subject import open_subject
 
 _SPLIT = np.float32(2**13 + 1)  # of 24 bits, 11 stay: the leading one and ten
@@ -56,7 +57,7 @@ def measure(folder: str, epsilon: float, images: int, seed: int, data_dir: str |
     """Attacks the model as it is and its rounded copy; counts which images the model still gets right."""
     subject = open_subject(folder)
     x, y, data = subject.test_images(images, data_dir)
-    model = subject.load()
+    model = fold_kap(subject.load())  # kernels as they are multiplied
     attack = Square("L2", epsilon)
     found = {}
     for name, attacked in (("full float32", model), ("TensorFloat-32", rounded_copy(model))):
@@ -83,7 +84,7 @@ def measure(folder: str, epsilon: float, images: int, seed: int, data_dir: str |
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("entry", help="folder of an entry whose layers with kernels average none")
+    parser.add_argument("entry", help="name or folder of an entry")
     parser.add_argument("--epsilon", type=float, default=1.0)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
