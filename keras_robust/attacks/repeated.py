@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 from scipy import stats
 
+from keras_robust import backend
 from keras_robust.attacks.base import Predictor, padded_batches
 from keras_robust.checks import Tensor, check_images, check_labels, check_positive_integer
 
@@ -67,7 +68,8 @@ def repeated_accuracy(
         for repeat in range(repeats):
             predictor.count(forward=len(batch))
             tick = ops.convert_to_tensor(1 + repeat + number * repeats, "int32")
-            predicted = ops.convert_to_numpy(run(images, tick))[: len(rows)]
+            with backend.full_precision():
+                predicted = ops.convert_to_numpy(run(images, tick))[: len(rows)]
             correct[repeat, rows] = predicted == y[rows]
     accuracies = correct.mean(axis=1)
     mean, half = float(accuracies.mean()), 0.0
