@@ -2,16 +2,22 @@
 
     python scripts/kap/table_2.py                        # three-layer nets, 15,000 CIFAR-10 images, 5 epochs
     python scripts/kap/table_2.py --setting paper
+    python scripts/kap/table_2.py --entries zoo --images 64       # the ResNet-18 that are trained already
 
 Noise of sigma 0.1 on the input, after each convolution or pooling, or on both; each a mean of ten draws. The
 paper's numbers, in brackets, are ResNet-18's. Go on after a kill with the same command.
 """
 
-from keras_robust.experiments import Line, draw_lines, run_study
+import dataclasses
+from pathlib import Path
+
+from keras_robust.experiments import Line, Row, draw_lines, run_study
 from keras_robust.experiments.command import provenance, study_parser, write_results
-from keras_robust.experiments.kap import NETWORKS, network, row, setting_of
+from keras_robust.experiments.kap import NETWORKS, PAPER_RECIPES, network, row, setting_of
 from keras_robust.experiments.kap_measures import noise_at_test
 from keras_robust.experiments.kap_paper import TABLE_2, TABLE_2_COLUMNS, fractions
+from keras_robust.pipeline import WEIGHTS
+from keras_robust.training.recipe import load_recipe
 
 
 def rows(setting, output):
@@ -21,13 +27,32 @@ def rows(setting, output):
     ]
 
 
+def trained_rows(entries, dataset):
+    """Returns the rows whose network is a trained entry of that folder."""
+    folders = {name: entries / PAPER_RECIPES[name].format(dataset) for name in TABLE_2}
+    return [
+        Row(name, load_recipe(folder), paper=fractions(TABLE_2_COLUMNS, TABLE_2[name]), folder=folder)
+        for name, folder in folders.items()
+        if (folder / WEIGHTS).is_file()
+    ]
+
+
 def main(arguments=None):
-    options = study_parser(__doc__, "reports/kap").parse_args(arguments)
-    setting, output = setting_of(options), options.output / options.setting
+    parser = study_parser(__doc__, "reports/kap")
+    parser.add_argument("--entries", type=Path, help="folder of trained entries; rows that it lacks are left out")
+    options = parser.parse_args(arguments)
+    setting = setting_of(options)
+    if options.entries is not None:
+        setting = dataclasses.replace(setting, name="zoo")
+    output = options.output / setting.name
+    chosen = rows(setting, output) if options.entries is None else trained_rows(options.entries, setting.dataset)
+    if not chosen:
+        wanted = ", ".join(PAPER_RECIPES[name].format(setting.dataset) for name in TABLE_2)
+        parser.error(f"--entries must hold weights of some of {wanted}. Received: none in {options.entries}.")
     results = run_study(
-        rows(setting, output),
+        chosen,
         noise_at_test(setting, data_dir=options.data_dir),
-        title=f"Table 2, {options.setting} setting; the paper's numbers are ResNet-18's",
+        title=f"Table 2, {setting.name} setting; the paper's numbers are ResNet-18's",
         setting=setting.ask(epsilon=setting.epsilon, noise=0.1),
         output=output / "table_2",
         trials=options.trials,

@@ -13,6 +13,7 @@ from keras_robust.attacks import FGSM
 from keras_robust.experiments import kap, kap_claims, kap_measures
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts/kap"
+ZOO = Path(__file__).resolve().parents[2] / "zoo"
 TINY = dataclasses.replace(
     kap.SETTINGS["small"],
     dataset="digits",
@@ -185,6 +186,17 @@ def test_tables_and_figures_of_an_attack_run_from_end_to_end(tmp_path, monkeypat
     assert rows[2]["values"]["images of kap_sigma0.1"]["mean"] <= rows[2]["values"]["clean"]["mean"] + 0.1
     certified = json.loads((tmp_path / "small/figure_6.json").read_text())["rows"][0]["values"]
     assert certified["sigma 0.1, radius 0.5"]["mean"] == 0.0  # 50 copies cannot certify five sigma
+
+
+@pytest.mark.once
+def test_table_2_takes_the_trained_networks_of_a_folder(tmp_path, capsys):
+    module = script("table_2")
+    rows = {row.name: row for row in module.trained_rows(ZOO, "cifar10")}
+    assert rows["kap_sigma0.1"].folder == ZOO / "resnet18_kap_cifar10.noise_sigma0.1"
+    assert rows["noise_sigma0.1"].paper["input"] == pytest.approx(0.244)
+    with pytest.raises(SystemExit):
+        module.main(["--entries", str(tmp_path)])
+    assert "must hold weights of some of resnet18_cifar10.noise_sigma0.1" in capsys.readouterr().err
 
 
 @pytest.mark.once
