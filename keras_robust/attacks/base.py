@@ -12,7 +12,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust import backend
 from keras_robust.checks import Tensor, check_images, check_labels, check_logits, check_positive_integer
 from keras_robust.prediction import Predictor as Predictor
 from keras_robust.prediction import image_rng as image_rng
@@ -189,20 +188,19 @@ def attack_stage(
     Yields:
         For each batch its rows, the images found, their scores, and whether the model misclassifies them.
     """
-    classify = predictor.compiled("classify", lambda logits, batch: ops.argmax(logits(batch), axis=-1))
     for part, batch in bucketed_batches(rows, min(batch_size, len(x))):
         draws = [attack.draw(image_rng(seed, int(image), stage), x.shape[1:]) for image in images[batch]]
         noise = {name: ops.convert_to_tensor(np.stack([d[name] for d in draws])) for name in draws[0]}
         found, score = attack.search(
             predictor, ops.convert_to_tensor(x[batch]), ops.convert_to_tensor(y[batch]), noise, stage
         )
-        predictor.count(forward=len(batch))
-        with backend.full_precision():  # a row that is called broken gets no further restart
-            predicted = ops.convert_to_numpy(classify(found))
+        found = ops.convert_to_numpy(found)
+        # In full float32: a row that is called broken gets no further restart.
+        predicted = predictor.predict(found, len(batch)).argmax(-1)
         keep = slice(0, len(part))
         yield (
             part,
-            ops.convert_to_numpy(found)[keep],
+            found[keep],
             ops.convert_to_numpy(score)[keep],
             predicted[keep] != y[part],
         )

@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ class Setting:
     """How large an experiment is.
 
     Args:
-        name: `"small"` or `"paper"`.
+        name: `"small"`, `"paper"`, or `"zoo"`, whose networks are trained entries.
         builder: Network of `keras_robust.models`.
         images: First test images that AutoAttack sees; ten times as many are measured clean, noisy and under PGD.
         epochs: Epochs of each training; the learning rate falls where the paper's does, at three quarters.
@@ -242,6 +242,31 @@ def row(name: str, recipe: Recipe, output: Path, **fields: Any) -> Row:
 
 def _trainings(output: Path) -> Path:
     return output / "trained"
+
+
+def trained_rows(rows: Sequence[Row], entries: Path, dataset: str) -> list[Row]:
+    """Returns those rows whose network of the paper is a trained entry, to be taken from there.
+
+    Args:
+        rows: Rows named as in `PAPER_RECIPES`.
+        entries: Folder of the entries, such as `zoo`.
+        dataset: Data set of the entries.
+
+    Returns:
+        The rows, with the entry's recipe and folder; the others are left out.
+
+    Raises:
+        ValueError: If no row has weights there.
+    """
+    folders = {row.name: entries / PAPER_RECIPES[row.name].format(dataset) for row in rows}
+    found = [row for row in rows if (folders[row.name] / pipeline.WEIGHTS).is_file()]
+    if not found:
+        wanted = ", ".join(folder.name for folder in folders.values())
+        raise ValueError(f"The folder must hold weights of some of {wanted}. Received: none in {entries}.")
+    return [
+        dataclasses.replace(row, recipe=load_recipe(folders[row.name]), folder=folders[row.name], shared=None)
+        for row in found
+    ]
 
 
 def sweep_rows(setting: Setting, output: Path) -> list[Row]:

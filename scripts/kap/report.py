@@ -136,9 +136,9 @@ OTHERS = {
     ),
 }
 TABLES = {
-    "table_2": lambda results: paper_table(results, _columns(results)),
-    "table_2_zoo": lambda results: paper_table(results, _columns(results)),
-    "table_a3": lambda results: paper_table(results, _columns(results)),
+    **dict.fromkeys(
+        ("table_2", "table_2_zoo", "table_a3"), lambda results: paper_table(results, _columns(results))
+    ),
     "figure_6": certified_table,
     "figures_a3_a4": shift_table,
 }

@@ -11,13 +11,11 @@ paper's numbers, in brackets, are ResNet-18's. Go on after a kill with the same 
 import dataclasses
 from pathlib import Path
 
-from keras_robust.experiments import Line, Row, draw_lines, run_study
+from keras_robust.experiments import Line, draw_lines, run_study
 from keras_robust.experiments.command import provenance, study_parser, write_results
-from keras_robust.experiments.kap import NETWORKS, PAPER_RECIPES, network, row, setting_of
+from keras_robust.experiments.kap import NETWORKS, network, row, setting_of, trained_rows
 from keras_robust.experiments.kap_measures import noise_at_test
 from keras_robust.experiments.kap_paper import TABLE_2, TABLE_2_COLUMNS, fractions
-from keras_robust.pipeline import WEIGHTS
-from keras_robust.training.recipe import load_recipe
 
 
 def rows(setting, output):
@@ -27,14 +25,10 @@ def rows(setting, output):
     ]
 
 
-def trained_rows(entries, dataset):
-    """Returns the rows whose network is a trained entry of that folder."""
-    folders = {name: entries / PAPER_RECIPES[name].format(dataset) for name in TABLE_2}
-    return [
-        Row(name, load_recipe(folder), paper=fractions(TABLE_2_COLUMNS, TABLE_2[name]), folder=folder)
-        for name, folder in folders.items()
-        if (folder / WEIGHTS).is_file()
-    ]
+def chosen_rows(entries, setting, output):
+    return (
+        rows(setting, output) if entries is None else trained_rows(rows(setting, output), entries, setting.dataset)
+    )
 
 
 def main(arguments=None):
@@ -43,12 +37,14 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     setting = setting_of(options)
     if options.entries is not None:
+        if options.epochs is not None or options.trials != 1:
+            parser.error("--entries takes networks as they are trained: leave out --epochs and --trials.")
         setting = dataclasses.replace(setting, name="zoo")
     output = options.output / setting.name
-    chosen = rows(setting, output) if options.entries is None else trained_rows(options.entries, setting.dataset)
-    if not chosen:
-        wanted = ", ".join(PAPER_RECIPES[name].format(setting.dataset) for name in TABLE_2)
-        parser.error(f"--entries must hold weights of some of {wanted}. Received: none in {options.entries}.")
+    try:
+        chosen = chosen_rows(options.entries, setting, output)
+    except ValueError as error:
+        parser.error(str(error))
     results = run_study(
         chosen,
         noise_at_test(setting, data_dir=options.data_dir),

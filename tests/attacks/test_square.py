@@ -6,6 +6,7 @@ import pytest
 
 from keras_robust import attacks, norms
 from keras_robust.attacks import Square, square, square_moves
+from keras_robust.attacks.repeated import repeated_accuracy
 from tests.attacks.linear import best_gain, linear_model
 
 ROUNDING = 1e-5  # a radius in float32, summed over some hundred pixels
@@ -65,7 +66,7 @@ class Watched(keras.layers.Layer):
         return x
 
 
-def test_square_computes_its_queries_and_its_verdicts_in_full_float32(monkeypatch):
+def test_queries_of_square_and_verdicts_are_computed_in_full_float32(monkeypatch):
     @contextlib.contextmanager
     def full_precision():
         Watched.full = True
@@ -74,12 +75,16 @@ def test_square_computes_its_queries_and_its_verdicts_in_full_float32(monkeypatc
 
     model = keras.Sequential([keras.Input((6, 6, 1)), Watched(), keras.layers.Flatten(), keras.layers.Dense(2)])
     x = np.random.default_rng(6).uniform(0, 1, (4, 6, 6, 1)).astype("float32")
-    y = attacks.Predictor.of(model).predict(x).argmax(1)
+    y = keras.ops.convert_to_numpy(model(x)).argmax(1)
     monkeypatch.setattr(square.backend, "full_precision", full_precision)
     Watched.seen = ()
     Square("Linf", 0.01, queries=20)(model, x, y)
     assert False not in Watched.seen
-    assert len(Watched.seen) >= 3  # the start, the queries, the images found
+    assert len(Watched.seen) >= 3  # the images, clean and found, the start, the queries
+    Watched.seen = ()
+    repeated_accuracy(model, x, y, repeats=2)
+    assert Watched.seen
+    assert False not in Watched.seen
 
 
 def _propose(norm, x, best, position, sign, size, largest, epsilon, **options):

@@ -191,12 +191,15 @@ def test_tables_and_figures_of_an_attack_run_from_end_to_end(tmp_path, monkeypat
 @pytest.mark.once
 def test_table_2_takes_the_trained_networks_of_a_folder(tmp_path, capsys):
     module = script("table_2")
-    rows = {row.name: row for row in module.trained_rows(ZOO, "cifar10")}
+    rows = {row.name: row for row in module.chosen_rows(ZOO, kap.SETTINGS["small"], Path("out"))}
     assert rows["kap_sigma0.1"].folder == ZOO / "resnet18_kap_cifar10.noise_sigma0.1"
     assert rows["noise_sigma0.1"].paper["input"] == pytest.approx(0.244)
     with pytest.raises(SystemExit):
         module.main(["--entries", str(tmp_path)])
     assert "must hold weights of some of resnet18_cifar10.noise_sigma0.1" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        module.main(["--entries", str(ZOO), "--epochs", "3"])
+    assert "leave out --epochs" in capsys.readouterr().err
 
 
 @pytest.mark.once
