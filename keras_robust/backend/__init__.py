@@ -16,6 +16,9 @@ Each of `jax.py`, `tensorflow.py` and `torch.py` defines the same names:
   `self.prepare_batch(x, y, sample_weight)`, which returns the batch to train on, and
   `self.weight_offsets(x, y)`, which returns None or one tensor for each trainable variable: the offset is
   put on for the step and taken off after it. Both may read and assign Keras variables and call the model.
+- `batch_norm(x, gamma, beta, epsilon)`: normalizes `x`, shape `(batch, ..., channels)`, by its own mean and
+  variance over all axes but the last. Returns the result and, without gradients, mean and (biased) variance, shape
+  `(channels,)`. None where a compiler fuses the operations that Keras composes it of.
 - `normal(shape, key)`: standard normal numbers, float32, a pure function of `key`, two 32-bit words in a tensor of
   type int32 or uint32, cheap inside `jit`. JAX and TensorFlow agree to rounding; PyTorch draws other numbers.
 - `custom_gradient(fn)`: as `keras.ops.custom_gradient`, except in a graph that is being recorded on PyTorch, which
@@ -44,6 +47,7 @@ if _NAME == "jax":
     from keras_robust.backend.jax import COMPILES as COMPILES
     from keras_robust.backend.jax import VERSION as VERSION
     from keras_robust.backend.jax import TrainStep as TrainStep
+    from keras_robust.backend.jax import batch_norm as batch_norm
     from keras_robust.backend.jax import compiled_loss as compiled_loss
     from keras_robust.backend.jax import compiled_memory as compiled_memory
     from keras_robust.backend.jax import compiled_program as compiled_program
@@ -59,6 +63,7 @@ elif _NAME == "tensorflow":
     from keras_robust.backend.tensorflow import COMPILES as COMPILES
     from keras_robust.backend.tensorflow import VERSION as VERSION
     from keras_robust.backend.tensorflow import TrainStep as TrainStep  # type: ignore[assignment]
+    from keras_robust.backend.tensorflow import batch_norm as batch_norm
     from keras_robust.backend.tensorflow import compiled_loss as compiled_loss
     from keras_robust.backend.tensorflow import compiled_memory as compiled_memory
     from keras_robust.backend.tensorflow import compiled_program as compiled_program
@@ -74,6 +79,7 @@ elif _NAME == "torch":
     from keras_robust.backend.torch import COMPILES as COMPILES
     from keras_robust.backend.torch import VERSION as VERSION
     from keras_robust.backend.torch import TrainStep as TrainStep  # type: ignore[assignment]
+    from keras_robust.backend.torch import batch_norm as batch_norm  # type: ignore[assignment]
     from keras_robust.backend.torch import compiled_loss as compiled_loss
     from keras_robust.backend.torch import compiled_memory as compiled_memory
     from keras_robust.backend.torch import compiled_program as compiled_program

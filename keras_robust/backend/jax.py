@@ -10,6 +10,7 @@ from keras_robust.backend.xla_text import without_names
 
 VERSION = jax.__version__
 COMPILES = True
+batch_norm = None
 
 
 def value_and_grad(fn, inputs, has_aux=False):

@@ -11,6 +11,7 @@ from keras_robust.backend.xla_text import without_names
 
 VERSION = tf.__version__
 COMPILES = True
+batch_norm = None
 
 
 def value_and_grad(fn, inputs, has_aux=False):

@@ -60,6 +60,18 @@ def compiled_loss(fn):
     return run
 
 
+def batch_norm(x, gamma, beta, epsilon):
+    """Normalizes over all axes but the last, in PyTorch's own operation."""
+    mean, variance = (torch.zeros_like(gamma, requires_grad=False) for _ in range(2))
+    # With momentum 1 the averages that it follows are those of this batch; their variance is the unbiased one.
+    normalized = torch.batch_norm(
+        torch.movedim(x, -1, 1), gamma, beta, mean, variance, True, 1.0, epsilon, torch.backends.cudnn.enabled
+    )
+    count = x.numel() // x.shape[-1]
+    variance = variance * ((count - 1) / count) if count > 1 else torch.zeros_like(variance)
+    return torch.movedim(normalized, 1, -1), mean, variance
+
+
 def normal(shape, key):
     """Draws standard normal numbers from two words of a key, with PyTorch's own generator."""
     high, low = (int(word) & 0xFFFFFFFF for word in key)

@@ -1,6 +1,7 @@
 """Keras layers that make networks robust, or help to."""
 
 from keras_robust.layers.averaging import averaged_weights as averaged_weights
+from keras_robust.layers.batch_normalization import BatchNormalization as BatchNormalization
 from keras_robust.layers.conv2d import Conv2D as Conv2D
 from keras_robust.layers.dense import Dense as Dense
 from keras_robust.layers.gaussian_noise import GaussianNoise as GaussianNoise

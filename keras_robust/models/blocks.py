@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers
 
 from keras_robust.checks import check_choice
-from keras_robust.layers import KAP, KMP, Conv2D, GaussianNoise, WeightMap
+from keras_robust.layers import KAP, KMP, BatchNormalization, Conv2D, GaussianNoise, WeightMap
 
 # Builders take pixels with the channels last, whatever Keras's configuration says.
 DATA_FORMAT = "channels_last"
@@ -160,7 +160,7 @@ def alternating(layer: str, alternate: bool) -> Iterator[str]:
 
 def batch_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     """Normalises with PyTorch's constants: epsilon 1e-5, moving averages that keep 0.9."""
-    return layers.BatchNormalization(axis=-1, epsilon=1e-5, momentum=0.9, name=name)(x)
+    return BatchNormalization(axis=-1, epsilon=1e-5, momentum=0.9, name=name)(x)
 
 
 def activate(

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_robust.layers import KAP, KMP, Conv2D, Dense, GaussianNoise, Standardize, SubnetGate, WeightMap
+from keras_robust.layers import (
+    KAP,
+    KMP,
+    BatchNormalization,
+    Conv2D,
+    Dense,
+    GaussianNoise,
+    Standardize,
+    SubnetGate,
+    WeightMap,
+)
 from tests.layers import conformance
 
 SHAPE = (6, 5, 12)
@@ -22,12 +32,20 @@ CASES = {
     "weight_map_smoothing": functools.partial(WeightMap, 4),
     "weight_map_strided": functools.partial(WeightMap, 4, 5, 2, padding=2, normalize=True),
     "weight_map_unsharp": functools.partial(WeightMap, 4, mode="unsharp", use_bias=False),
+    "batch_normalization": functools.partial(BatchNormalization, epsilon=1e-5),
     "gaussian_noise": functools.partial(GaussianNoise, 0.1, seed=3),
     "subnet_gate": functools.partial(SubnetGate, "block", 0, layer="convolution"),
     "standardize": functools.partial(Standardize, 0.4, [0.2] * 12),
 }
 # TensorFlow has no convolution with the channels first on a CPU.
-WITHOUT_DATA_FORMAT = {"gaussian_noise", "subnet_gate", "conv2d_averaged", "conv2d_plain", "dense_averaged"}
+WITHOUT_DATA_FORMAT = {
+    "batch_normalization",
+    "gaussian_noise",
+    "subnet_gate",
+    "conv2d_averaged",
+    "conv2d_plain",
+    "dense_averaged",
+}
 
 
 @pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
