@@ -2,11 +2,14 @@
 
     KERAS_BACKEND=jax python scripts/benchmark_training.py --model resnet18 --output training.json
     KERAS_BACKEND=jax python scripts/benchmark_training.py --model resnet8 --weak-subnets --output ews.json
+    KERAS_BACKEND=torch python scripts/benchmark_training.py --model resnet18 --precision mixed_bfloat16 \
+        --methods "plain,plain (Keras's normalization)" --output normalization.json
 
 Every method trains the same network through `fit`; their epochs take turns, so that all see the same load.
 --weak-subnets measures plain training, AT-10, and AT-10 with random subnets and with those of the controller, and
 in the same turns the forward and backward pass of a subnet alone. From these it prints the controller's share of a
 step (a lesson every tenth step, spread over all) and what weak subnets add beside that pass.
+"plain (Keras's normalization)" is plain training with keras.layers.BatchNormalization in place of ours.
 """
 
 import argparse
@@ -21,7 +24,7 @@ from keras import ops
 
 from keras_robust import backend, losses, models
 from keras_robust.evaluation.metrics import Environment
-from keras_robust.layers import SubnetSpace, subnet
+from keras_robust.layers import BatchNormalization, SubnetSpace, subnet
 from keras_robust.training import (
     AWP,
     SGD,
@@ -40,8 +43,10 @@ def enhance(model, search):
     return WeakSubnets(search(SubnetSpace(model, rho=0.7)))
 
 
+KERAS_NORMALIZATION = "plain (Keras's normalization)"
 METHODS = {
     "plain": lambda model, shape: {},
+    KERAS_NORMALIZATION: lambda model, shape: {},
     "Fast-AT": lambda model, shape: {"perturbations": [Adversarial.fast()]},
     "Free-AT": lambda model, shape: {"perturbations": [FreeAdversarial(shape)]},
     "AT-10": lambda model, shape: {"perturbations": [Adversarial(steps=10)]},
@@ -60,10 +65,20 @@ METHODS = {
         "terms": [enhance(model, ControllerSearch)],
     },
 }
-DEFAULT = [name for name in METHODS if "subnets" not in name]
+DEFAULT = [name for name in METHODS if "subnets" not in name and name != KERAS_NORMALIZATION]
 WEAK_SUBNETS = ["plain", "AT-10", "AT-10 + random subnets", "AT-10 + weak subnets"]
 INTERVAL = 10
 PASS = "subnet's pass alone"
+
+
+def with_keras_normalization(model):
+    """Returns a copy whose batch normalization is Keras's layer."""
+
+    def copy(layer):
+        kind = keras.layers.BatchNormalization if isinstance(layer, BatchNormalization) else type(layer)
+        return kind.from_config(layer.get_config())
+
+    return keras.models.clone_model(model, clone_function=copy)
 
 
 def subnet_pass(model_name, x):
@@ -108,6 +123,7 @@ def main() -> None:
     parser.add_argument("--model", default="kap_cnn")
     parser.add_argument("--methods", default=",".join(DEFAULT), help="names, with commas between them")
     parser.add_argument("--weak-subnets", action="store_true", help="the methods and figures of weak subnets")
+    parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, help="training steps of each turn; default 4, with subnets 10")
     parser.add_argument("--turns", type=int, default=5)
@@ -126,9 +142,12 @@ def main() -> None:
     count = options.steps * options.batch_size
     x = rng.random((count, 32, 32, 3), dtype="float32")
     y = rng.integers(0, 10, count).astype("int32")
+    keras.config.set_dtype_policy(options.precision)
     trainers = {}
     for name in names:
         model = models.build(options.model, num_classes=10, input_shape=(32, 32, 3), seed=0)
+        if name == KERAS_NORMALIZATION:
+            model = with_keras_normalization(model)
         trainer = RobustTrainer(model, **METHODS[name](model, (options.batch_size, 32, 32, 3)))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         trainer.compile(optimizer=SGD(0.01, momentum=0.9), loss=loss)
@@ -157,6 +176,7 @@ def main() -> None:
         "model": options.model,
         "backend": f"{keras.backend.backend()} {backend.VERSION}",
         "device": backend.device_name(),
+        "precision": options.precision,
         "batch_size": options.batch_size,
         "steps": options.steps,
         "methods": {
@@ -173,7 +193,7 @@ def main() -> None:
     print(f"{options.model}, batch {options.batch_size}, {result['backend']}, {result['device']}")
     for name, row in result["methods"].items():
         taken = np.median(row["seconds_per_step"])
-        print(f"{name:24} {taken:8.4f} s/step {row['times_plain_median']:7.2f} x plain")
+        print(f"{name:32} {taken:8.4f} s/step {row['times_plain_median']:7.2f} x plain")
     for name, cost in result.get("weak_subnets", {}).items():
         print(f"{name:50} {cost:7.3f}")
     if options.output is not None:
