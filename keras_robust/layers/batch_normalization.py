@@ -6,14 +6,13 @@ from keras import ops
 from keras_robust import backend
 
 
-@keras.saving.register_keras_serializable(package="keras_robust")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Normalizes as Keras's layer of that name does, faster in training on PyTorch.
 
     Keras composes the layer of a dozen operations on the whole batch, in float32 under mixed precision. Compilers
     fuse them; PyTorch runs one after another. There it is one operation here, which reads bfloat16 as it is. The
     weights have the shapes, the names and the place in files that those of Keras's layer have, and inference is
-    Keras's own.
+    Keras's own. A saved model names Keras's layer, so that Keras reads it without this package.
 
     Args:
         **kwargs: Options of `keras.layers.BatchNormalization`.
@@ -29,6 +28,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Reference:
         Ioffe and Szegedy, 2015, https://arxiv.org/abs/1502.03167 (algorithm 1)
     """
+
+    # What Keras writes into configurations: they are those of its own layer.
+    __module__ = "keras.layers"
 
     def call(self, inputs, training=None, mask=None):
         """Normalizes the batch."""

@@ -106,6 +106,17 @@ def test_weights_of_kerass_layer_load(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_saved_model_has_kerass_layer_and_gives_the_same(tmp_path):
+    model = keras.Sequential([keras.Input((5, 5, 3)), BatchNormalization(name="bn", **OPTIONS)])
+    x = np.random.default_rng(2).normal(1.0, 2.0, (8, 5, 5, 3)).astype("float32")
+    model(x, training=True)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(again.get_layer("bn")) is keras.layers.BatchNormalization
+    assert type(keras.models.clone_model(model).get_layer("bn")) is BatchNormalization
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(net(x)) for net in (model, again)))
+
+
 def test_the_networks_normalize_with_it():
     model = models.build("resnet8", 10, (8, 8, 3))
     layers = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
