@@ -18,7 +18,7 @@ Each of `jax.py`, `tensorflow.py` and `torch.py` defines the same names:
   put on for the step and taken off after it. Both may read and assign Keras variables and call the model.
 - `batch_norm(x, gamma, beta, epsilon)`: normalizes `x`, shape `(batch, ..., channels)`, by its own mean and
   variance over all axes but the last. Returns the result and, without gradients, mean and (biased) variance, shape
-  `(channels,)`. None where a compiler fuses the operations that Keras composes it of.
+  `(channels,)`. None where Keras's own operations stay, for a compiler to fuse.
 - `normal(shape, key)`: standard normal numbers, float32, a pure function of `key`, two 32-bit words in a tensor of
   type int32 or uint32, cheap inside `jit`. JAX and TensorFlow agree to rounding; PyTorch draws other numbers.
 - `custom_gradient(fn)`: as `keras.ops.custom_gradient`, except in a graph that is being recorded on PyTorch, which
