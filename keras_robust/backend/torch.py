@@ -62,7 +62,7 @@ def compiled_loss(fn):
 
 def batch_norm(x, gamma, beta, epsilon):
     """Normalizes over all axes but the last, in PyTorch's own operation."""
-    mean, variance = (torch.zeros_like(gamma, requires_grad=False) for _ in range(2))
+    mean, variance = (torch.zeros_like(gamma) for _ in range(2))
     # With momentum 1 the averages that it follows are those of this batch; their variance is the unbiased one.
     normalized = torch.batch_norm(
         torch.movedim(x, -1, 1), gamma, beta, mean, variance, True, 1.0, epsilon, torch.backends.cudnn.enabled

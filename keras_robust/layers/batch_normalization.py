@@ -10,9 +10,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """Normalizes as Keras's layer of that name does, faster in training on PyTorch.
 
     Keras composes the layer of a dozen operations on the whole batch, in float32 under mixed precision. A compiler
-    can fuse them; PyTorch runs one after another. There it is one operation here, which reads bfloat16 as it is. The
-    weights have the shapes, the names and the place in files that those of Keras's layer have, and inference is
-    Keras's own. A saved model names Keras's layer, so that Keras reads it without this package.
+    can fuse them; PyTorch runs one after another. There it is one operation here, which reads bfloat16 as it is.
+    The weights have the shapes, the names and the place in files that those of Keras's layer have, and inference
+    is Keras's own. A saved model names Keras's layer, so that Keras reads it without this package.
 
     Args:
         **kwargs: Options of `keras.layers.BatchNormalization`.
