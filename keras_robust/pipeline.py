@@ -30,6 +30,7 @@ from keras_robust.training.trainer import RobustTrainer
 from keras_robust.training.weights_file import store_kernels_as
 
 WEIGHTS, LOG, STATE = "model.weights.h5", "training_log.json", "training_state.partial"
+_STATISTICS_IMAGES = 10_000  # first training images, for `batch_statistics`
 
 
 def train(
@@ -70,6 +71,7 @@ def train(
     with _precision(recipe.training.precision):
         model = build_model(recipe)
     _refuse_noise_twice(recipe, model)
+    _refuse_statistics_of_nothing(recipe, model)
     perturbations = parts.make_perturbations(recipe, model.input_shape[1:])
     objective = parts.make_objective(recipe)
     data = load_data(recipe, data_dir)
@@ -123,6 +125,8 @@ def train(
         progress.close()
     if trained is not model:
         model.set_weights(trained.get_weights())
+    if recipe.training.batch_statistics == "clean":
+        model = _with_clean_statistics(recipe, model, data.train)
     log = {
         "recipe": recipe.name,
         "recipe_digest": recipe.digest(),
@@ -281,6 +285,24 @@ def _refuse_noise_twice(recipe: Recipe, model: keras.Model) -> None:
             f"'gaussian_noise' and a model with noise layers ({', '.join(noisy)}). Remove one: the model's "
             "`sigma` is input and activation noise, the perturbation is input noise alone."
         )
+
+
+def _refuse_statistics_of_nothing(recipe: Recipe, model: keras.Model) -> None:
+    normalized = any(isinstance(layer, keras.layers.BatchNormalization) for layer in model._flatten_layers())
+    if recipe.training.batch_statistics != "running" and not normalized:
+        raise ValueError(
+            f"Recipe '{recipe.name}' asks for other statistics of batch normalization, which "
+            f"'{recipe.model.builder}' does not have. Received: training.batch_statistics = "
+            f"{recipe.training.batch_statistics!r}. Remove it."
+        )
+
+
+def _with_clean_statistics(recipe: Recipe, model: keras.Model, split: Split) -> keras.Model:
+    full = build_model(recipe)  # in float32, as it will be used
+    full.set_weights(model.get_weights())
+    size = min(recipe.training.batch_size, len(split))
+    last = min(_STATISTICS_IMAGES, len(split)) - size + 1
+    return models.recalibrate(full, (split.images(slice(start, start + size)) for start in range(0, last, size)))
 
 
 def _early_stopping(recipe: Recipe, split: Split | None) -> RobustEarlyStopping | None:

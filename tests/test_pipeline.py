@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_robust import feed, pipeline
+from keras_robust import feed, models, pipeline
 from keras_robust.augmentations import AugMix, AutoAugment, CropFlip
 from keras_robust.training import load_recipe, parse_recipe
 from keras_robust.training.progress import Checkpoint
@@ -323,6 +323,34 @@ def test_every_schedule_starts_and_ends_where_it_should(kind):
     at = [float(keras.ops.convert_to_numpy(rate(s) if callable(rate) else rate)) for s in (0, steps // 2, steps)]
     expected = {"constant": [0.1, 0.1, 0.1], "cosine": [0.1, 0.05, 0.0], "cyclic": [0.0, 0.1, 0.0]}
     np.testing.assert_allclose(at, expected[kind], atol=1e-6)
+
+
+def test_clean_statistics_of_batch_normalization_are_the_only_thing_that_a_recipe_changes(folder, tmp_path):
+    running = pipeline.train(folder, output_dir=tmp_path / "running")
+    (folder / "recipe.toml").write_text(RECIPE.replace("epochs = 4", 'epochs = 4\nbatch_statistics = "clean"'))
+    clean = pipeline.train(folder)
+    for variable, one, other in zip(running.weights, running.get_weights(), clean.get_weights(), strict=True):
+        if variable.name.startswith("moving_"):
+            assert np.abs(one - other).max() > 1e-3
+        else:
+            np.testing.assert_allclose(one, other, atol=SAME_WEIGHTS)
+    train = pipeline.load_data(load_recipe(folder)).train
+    expected = models.recalibrate(clean, train.images(), batch_size=256)
+    for one, other in zip(clean.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    fresh = pipeline.build_model(load_recipe(folder))
+    fresh.load_weights(folder / "model.weights.h5")
+    assert_same_weights(fresh, clean)
+
+
+def test_clean_statistics_without_batch_normalization_are_refused_before_training(folder):
+    text = RECIPE.replace("epochs = 4", 'epochs = 4\nbatch_statistics = "clean"')
+    (folder / "recipe.toml").write_text(
+        text.replace('"kap_cnn"', '"wm_cnn"').replace("{ depth = 1 }", '{ layer = "conv" }')
+    )
+    with pytest.raises(ValueError, match="'wm_cnn' does not have"):
+        pipeline.train(folder)
+    assert [path.name for path in folder.iterdir()] == ["recipe.toml"]
 
 
 def test_mixed_precision_trains_float32_weights_and_stores_half_of_them(folder):

@@ -14,6 +14,7 @@ from keras_robust.models.registry import build as build
 from keras_robust.models.registry import list_models as list_models
 from keras_robust.models.registry import model_options as model_options
 from keras_robust.models.registry import register_model as register_model
+from keras_robust.models.statistics import recalibrate as recalibrate
 from keras_robust.models.surgery import fold_kap as fold_kap
 from keras_robust.models.surgery import insert_kap as insert_kap
 from keras_robust.models.surgery import insert_noise as insert_noise

@@ -29,14 +29,18 @@ class ModelTable(Table):
 
 
 class TrainingTable(Table):
-    """Length of the training, the precision of its passes, and the type in which kernels are stored.
+    """Length of the training, the precision of its passes, and what becomes of the weights at its end.
 
     `mixed_bfloat16` computes in bfloat16 on variables that stay float32; what is evaluated is a float32 model.
+    `batch_statistics` are those of batch normalization: `running`, averaged over the batches of the training with
+    their noise and perturbations; `clean`, estimated at the end on training images as they are
+    (`models.recalibrate`). Kernels are stored as `weights` says.
     """
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    batch_statistics: Literal["running", "clean"] = "running"
     weights: Literal["float32", "float16"] = "float32"
 
 
