@@ -94,7 +94,7 @@ class _Measured(layers.BatchNormalization):
     def take_parameters(self, layer: layers.BatchNormalization) -> None:
         for own, other in ((self.gamma, layer.gamma), (self.beta, layer.beta)):
             if other is not None:
-                own.assign(other)
+                own.assign(ops.convert_to_numpy(other))  # a copy: prediction on JAX takes its arrays over
 
     def call(self, inputs, training=None, mask=None):
         outputs = super().call(inputs, training=True, mask=mask)
