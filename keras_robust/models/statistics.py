@@ -1,6 +1,7 @@
 """Statistics of batch normalization, estimated anew on images of one's choice."""
 
 from collections.abc import Iterable, Iterator
+from typing import cast
 
 import keras
 import numpy as np
@@ -116,7 +117,9 @@ class _Measured(layers.BatchNormalization):
 def _batches(images: Tensor | Iterable[Tensor], batch_size: int) -> Iterator[Tensor]:
     if not hasattr(images, "shape"):
         yield from images
-    elif len(images):
+        return
+    images = cast(Tensor, images)
+    if len(images):
         size = min(batch_size, len(images))
         for start in range(0, len(images) - size + 1, size):
             yield images[start : start + size]
