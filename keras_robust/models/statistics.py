@@ -14,9 +14,10 @@ from keras_robust.models.rebuild import Edit, layers_of, rebuild
 def recalibrate(model: keras.Model, images: Tensor | Iterable[Tensor], *, batch_size: int = 128) -> keras.Model:
     """Estimates the statistics of all batch normalization anew, on given images and without noise.
 
-    A network that was trained with noise or adversarial examples has averaged the statistics of those. Clean
-    images have others, and are classified better with their own; what the network was trained with is classified
-    better with those of the training. All other weights stay.
+    A network that was trained with noise or adversarial examples has averaged the statistics of those; clean
+    images have others. Six noise-trained networks on CIFAR-10 are 4 to 20 points more accurate on clean images
+    with their statistics, and 12 to 23 points less under the noise of the training
+    (`scripts/batch_statistics.py`). All other weights stay.
 
     Each batch is normalized by its own statistics, as in training, in a pass that is otherwise one of inference:
     noise layers and dropout do not act. The batches' means and variances are then pooled, and the variance takes
