@@ -89,7 +89,7 @@ def repeated(metrics: Metrics, stored: Iterable[Metric]) -> list[tuple[Metric, M
 
 
 def _measurement(metric: Metric) -> str:
-    identity = {"name", "kind", "norm", "epsilon", "sigma", "attack", "seed", "data"}
+    identity = {"name", "kind", "norm", "epsilon", "sigma", "attack", "seed", "data", "images"}
     return json.dumps(_rounded(metric.model_dump(mode="json", include=identity)), sort_keys=True)
 
 

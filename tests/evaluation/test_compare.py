@@ -54,6 +54,8 @@ def test_numbers_are_paired_with_stored_ones_of_the_same_measurement_alone(tmp_p
         other = again.model_copy(update={"metrics": [each.model_copy(update=changes) for each in again.metrics]})
         assert repeated(other, stored) == []
     assert repeated(Metrics.load(save(tmp_path / "other", 7, first_image=0.5)), stored) == []
+    fewer = Metrics.load(save(tmp_path / "fewer", 7, attack_images=4))
+    assert [now.name for now, _ in repeated(fewer, stored)] == ["clean"]
 
 
 def test_a_radius_typed_as_a_fraction_is_that_of_a_recipe(tmp_path):
