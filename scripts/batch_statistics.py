@@ -26,8 +26,8 @@ INTRODUCTION = """# Statistics of batch normalization: those of the training, an
 
 Written by `scripts/batch_statistics.py`, which trains nothing. *Training*: the entry of the zoo as it is. *Clean*:
 the same weights, but the statistics of batch normalization estimated anew, without noise, on the first training
-images (`keras_robust.models.recalibrate`). Accuracy in % ± half its 95 % interval, in brackets how many test
-images or corrupted copies of them. Measured with {software}.
+images, 10,000 unless `--training-images` says otherwise (`keras_robust.models.recalibrate`). Accuracy in % ± half
+its 95 % interval, in brackets how many test images or corrupted copies of them. Measured with {software}.
 """
 
 
