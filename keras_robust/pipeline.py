@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_robust import datasets, models
+from keras_robust import datasets, models, zoo
 from keras_robust.datasets import Dataset, Split
 from keras_robust.evaluation.metrics import Environment
 from keras_robust.feed import make_stages, steps_left, validation_batches
@@ -28,6 +28,7 @@ from keras_robust.training.schedules import Interpolated, PiecewiseConstant, Tri
 from keras_robust.training.tables import GaussianNoiseTable
 from keras_robust.training.trainer import RobustTrainer
 from keras_robust.training.weights_file import store_kernels_as
+from keras_robust.zoo import hub, registry
 
 WEIGHTS, LOG, STATE = "model.weights.h5", "training_log.json", "training_state.partial"
 _STATISTICS_IMAGES = 10_000  # first training images, for `batch_statistics`
@@ -72,6 +73,8 @@ def train(
         model = build_model(recipe)
     _refuse_noise_twice(recipe, model)
     _refuse_statistics_of_nothing(recipe, model)
+    if earlier is None:
+        _put_in_initial_weights(recipe, model)
     perturbations = parts.make_perturbations(recipe, model.input_shape[1:])
     objective = parts.make_objective(recipe)
     data = load_data(recipe, data_dir)
@@ -295,6 +298,39 @@ def _refuse_statistics_of_nothing(recipe: Recipe, model: keras.Model) -> None:
             f"'{recipe.model.builder}' does not have. Received: training.batch_statistics = "
             f"{recipe.training.batch_statistics!r}. Remove it."
         )
+
+
+def _put_in_initial_weights(recipe: Recipe, model: keras.Model) -> None:
+    table = recipe.model.initial_weights
+    if table is None:
+        return
+    if table.entry.startswith(hub.SCHEME):
+        source = zoo.load(table.entry, sha256=table.sha256)
+    else:
+        stored = zoo.Entry.load(registry.find(table.entry)).weights.sha256
+        if stored != table.sha256:
+            raise ValueError(
+                f"`model.initial_weights` of {recipe.name} must be the weights that it names, SHA-256 "
+                f"{table.sha256}. Received: those of '{table.entry}' are {stored}. Restore that entry, or state "
+                "the new digest, which makes it another recipe."
+            )
+        source = zoo.load(table.entry)
+    start, weights = _learned(source), _learned(model)
+    if [v.shape for v in start] != [v.shape for v in weights]:
+        raise ValueError(
+            f"`model.initial_weights` of {recipe.name} must fit the model that it builds, "
+            f"'{recipe.model.builder}' with {len(weights)} arrays. Received: '{table.entry}' with {len(start)} "
+            "arrays, or of other shapes. Name an entry of the same architecture and number of classes."
+        )
+    for variable, value in zip(weights, start, strict=True):
+        variable.assign(keras.ops.convert_to_numpy(value))
+
+
+def _learned(model: keras.Model) -> list[keras.Variable]:
+    """Weights without those of noise layers: how much noise there is says the recipe."""
+    noise = [layer for layer in model._flatten_layers() if isinstance(layer, GaussianNoise)]
+    given = {id(variable) for layer in noise for variable in layer.weights}
+    return [variable for variable in model.weights if id(variable) not in given]
 
 
 def _with_clean_statistics(recipe: Recipe, model: keras.Model, split: Split) -> keras.Model:

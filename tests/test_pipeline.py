@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_robust import feed, models, pipeline
+from keras_robust import feed, models, pipeline, zoo
 from keras_robust.augmentations import AugMix, AutoAugment, CropFlip
 from keras_robust.training import load_recipe, parse_recipe
 from keras_robust.training.progress import Checkpoint
@@ -371,6 +371,62 @@ def test_mixed_precision_trains_float32_weights_and_stores_half_of_them(folder):
     losses = [epoch["loss"] for epoch in json.loads((folder / "training_log.json").read_text())["history"]]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
+
+
+START = "kap_cnn_digits.noise_sigma0.1"
+START_SHA256 = zoo.Entry.load(ZOO / START).weights.sha256
+
+
+@pytest.fixture
+def fine_tuning(folder):
+    """That folder, whose recipe starts from an entry of the zoo and changes it by a rounding error at most."""
+
+    def write(entry=START, sha256=START_SHA256, depth=2, learning_rate=1e-9):
+        text = RECIPE.replace("learning_rate = 0.1", f"learning_rate = {learning_rate}")
+        text = text.replace("{ depth = 1 }", f"{{ depth = {depth} }}\n[model.initial_weights]\n")
+        text = text.replace("[training]", f'entry = "{entry}"\nsha256 = "{sha256}"\n[training]')
+        (folder / "recipe.toml").write_text(text)
+        return folder
+
+    return write
+
+
+def test_a_training_starts_from_the_weights_of_an_entry(fine_tuning):
+    model, entry = pipeline.train(fine_tuning()), zoo.load(START)
+    for trained, start in zip(model.trainable_variables, entry.trainable_variables, strict=True):
+        np.testing.assert_allclose(trained, start, atol=1e-6)
+
+
+def test_an_unfinished_training_goes_on_without_the_entry_it_started_from(fine_tuning, tmp_path, monkeypatch):
+    folder = fine_tuning(learning_rate=0.01)
+    whole = pipeline.train(folder, output_dir=tmp_path / "whole")
+    train_and_interrupt(folder, 2, monkeypatch)
+    monkeypatch.setattr(zoo, "load", lambda *_, **__: pytest.fail("the start is in the state"))
+    assert_same_weights(pipeline.train(folder), whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"entry": "kap_cnn_digits.noise_sigma0.3"}, "Did you mean 'kap_cnn_digits.noise_sigma0.1'"),
+        ({"sha256": "0" * 64}, f"SHA-256 {'0' * 64}. Received: .* are {START_SHA256}"),
+        ({"depth": 1}, "must fit the model that it builds"),
+        ({"sha256": "0"}, "`model.initial_weights.sha256`: String should match pattern"),
+    ],
+)
+def test_a_start_that_is_not_the_stated_one_is_refused_before_training(fine_tuning, change, message):
+    folder = fine_tuning(**change)
+    with pytest.raises(ValueError, match=message):
+        pipeline.train(folder)
+    assert [path.name for path in folder.iterdir()] == ["recipe.toml"]
+
+
+def test_a_start_on_the_hub_is_pinned_to_the_digest(fine_tuning, monkeypatch):
+    asked = {}
+    entry = zoo.load(START)
+    monkeypatch.setattr(zoo, "load", lambda source, **options: asked.update({source: options}) or entry)
+    pipeline.train(fine_tuning("hf://zoo/kap_cnn_digits@v1"))
+    assert asked == {"hf://zoo/kap_cnn_digits@v1": {"sha256": START_SHA256}}
 
 
 @pytest.mark.once

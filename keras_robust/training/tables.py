@@ -21,11 +21,22 @@ class DatasetTable(Table):
     images: int | None = Field(default=None, ge=1)
 
 
+class InitialWeightsTable(Table):
+    """Weights that a training starts from: those of an entry of the zoo, or of an address `hf://` on the Hub.
+
+    `sha256` is that of its `model.weights.h5`, as `entry.json` and the card state it.
+    """
+
+    entry: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
 class ModelTable(Table):
-    """Builder of `keras_robust.models` and its arguments."""
+    """Builder of `keras_robust.models` and its arguments; `initial_weights` of another training to start from."""
 
     builder: str
     arguments: dict[str, Any] = {}
+    initial_weights: InitialWeightsTable | None = None
 
 
 class TrainingTable(Table):
