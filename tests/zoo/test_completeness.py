@@ -11,7 +11,7 @@ IMAGES = {"digits": (360, 360, 200), "mnist": (1_000, 1_000, 200), "cifar10": (1
 """Images of clean accuracy, of the attacks, and of AutoAttack's attacks alone."""
 SMALLER = {
     "resnet18_cifar10.standard": (1_000, 200, 200),
-    "resnet18_cifar10.fast_at_l2_1.0": (500, 64, 10),
+    "resnet18_cifar10.at_es_l2_1.0": (500, 64, 10),
     "resnet18_cifar10.noise_sigma0.1": (500, 64, 10),
     "resnet18_kap_cifar10.noise_sigma0.1": (500, 64, 10),
     "resnet18_kap_cifar10.noise_sigma0.2": (500, 64, 10),
