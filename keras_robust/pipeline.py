@@ -60,8 +60,9 @@ def train(
         The trained model, which maps pixels in [0, 1] to logits.
 
     Raises:
-        ValueError: If the recipe, the model or the data set is not there or not valid, finished results would be
-            overwritten, or the unfinished run belongs to another recipe or backend.
+        ValueError: If the recipe, the model or the data set is not there or not valid, the weights to start from
+            are not there, not the stated ones or of another architecture, finished results would be overwritten,
+            or the unfinished run belongs to another recipe or backend.
     """
     recipe, output = _recipe_and_output(recipe, output_dir)
     if epochs is not None:
@@ -327,7 +328,7 @@ def _put_in_initial_weights(recipe: Recipe, model: keras.Model) -> None:
 
 
 def _learned(model: keras.Model) -> list[keras.Variable]:
-    """Weights without those of noise layers: how much noise there is says the recipe."""
+    """Weights without those of noise layers: the recipe says how much noise there is."""
     noise = [layer for layer in model._flatten_layers() if isinstance(layer, GaussianNoise)]
     given = {id(variable) for layer in noise for variable in layer.weights}
     return [variable for variable in model.weights if id(variable) not in given]

@@ -16,7 +16,7 @@ import pytest
 
 from keras_robust import feed, models, pipeline, zoo
 from keras_robust.augmentations import AugMix, AutoAugment, CropFlip
-from keras_robust.training import load_recipe, parse_recipe
+from keras_robust.training import RobustTrainer, load_recipe, parse_recipe
 from keras_robust.training.progress import Checkpoint
 
 ZOO = Path(__file__).parents[1] / "zoo"
@@ -379,7 +379,7 @@ START_SHA256 = zoo.Entry.load(ZOO / START).weights.sha256
 
 @pytest.fixture
 def fine_tuning(folder):
-    """That folder, whose recipe starts from an entry of the zoo and changes it by a rounding error at most."""
+    """That folder, whose recipe starts from an entry of the zoo; as it is, it hardly changes the weights."""
 
     def write(entry=START, sha256=START_SHA256, depth=2, learning_rate=1e-9):
         text = RECIPE.replace("learning_rate = 0.1", f"learning_rate = {learning_rate}")
@@ -391,8 +391,18 @@ def fine_tuning(folder):
     return write
 
 
-def test_a_training_starts_from_the_weights_of_an_entry(fine_tuning):
+def test_a_training_starts_from_the_weights_and_statistics_of_an_entry(fine_tuning, monkeypatch):
+    fit, starts = RobustTrainer.fit, []
+
+    def record(self, *args, **options):
+        starts.append([np.array(value) for value in self.model.get_weights()])
+        return fit(self, *args, **options)
+
+    monkeypatch.setattr(RobustTrainer, "fit", record)
     model, entry = pipeline.train(fine_tuning()), zoo.load(START)
+    learned = [np.array(variable) for variable in entry.weights if variable.name != "sigma"]
+    for start, expected in zip(starts[0], learned, strict=True):
+        np.testing.assert_array_equal(start, expected)
     for trained, start in zip(model.trainable_variables, entry.trainable_variables, strict=True):
         np.testing.assert_allclose(trained, start, atol=1e-6)
 
