@@ -27,7 +27,8 @@ from keras_robust.training.recipe import Recipe, load_recipe, parse_recipe
 from keras_robust.training.schedules import Interpolated, PiecewiseConstant, Triangle
 from keras_robust.training.tables import GaussianNoiseTable
 from keras_robust.training.trainer import RobustTrainer
-from keras_robust.training.weights_file import store_kernels_as
+from keras_robust.training.tables import KernelType
+from keras_robust.training.weights_file import store_weights
 from keras_robust.zoo import hub, registry
 
 WEIGHTS, LOG, STATE = "model.weights.h5", "training_log.json", "training_state.partial"
@@ -368,14 +369,13 @@ def _earlier_run(output: Path, run: dict[str, str]) -> dict[str, Any] | None:
     return facts
 
 
-def _save_weights(model: keras.Model, path: Path, dtype: str) -> None:
+def _save_weights(model: keras.Model, path: Path, kernels: KernelType) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".weights.", suffix=".partial") as folder:
-        temporary = Path(folder) / WEIGHTS
-        model.save_weights(temporary)
-        if dtype != "float32":
-            temporary = store_kernels_as(dtype, temporary, Path(folder) / "smaller.weights.h5")
-            model.load_weights(temporary)
-        write_atomically(path, lambda file: file.write(temporary.read_bytes()))
+        written = Path(folder) / WEIGHTS
+        model.save_weights(written)
+        stored = store_weights(written, Path(folder) / "stored.weights.h5", kernels=kernels)
+        model.load_weights(stored)
+        write_atomically(path, lambda file: file.write(stored.read_bytes()))
 
 
 @contextlib.contextmanager

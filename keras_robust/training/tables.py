@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Norm = Literal["Linf", "L2", "L1"]
+KernelType = Literal["float32", "float16", "bfloat16"]
 
 
 class Table(BaseModel):
@@ -45,14 +46,14 @@ class TrainingTable(Table):
     `mixed_bfloat16` computes in bfloat16 on variables that stay float32; what is evaluated is a float32 model.
     `batch_statistics` are those of batch normalization: `running`, averaged over the batches of the training with
     their noise and perturbations; `clean`, estimated at the end on training images as they are
-    (`models.recalibrate`). Kernels are stored as `weights` says.
+    (`models.recalibrate`). Kernels are rounded to the type `weights`, stored, and evaluated as stored.
     """
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     batch_statistics: Literal["running", "clean"] = "running"
-    weights: Literal["float32", "float16"] = "float32"
+    weights: KernelType = "float32"
 
 
 class OptimizerTable(Table):

@@ -1,21 +1,29 @@
-"""Weights files of half the size: kernels in half precision, everything else as it was."""
+"""Weights files of less size: compressed without loss, and with kernels in half precision where that is asked."""
 
 from pathlib import Path
 
 import h5py
+import ml_dtypes
 import numpy as np
 
+from keras_robust.training.tables import KernelType
 
-def store_kernels_as(dtype: str, source: str | Path, target: str | Path) -> Path:
-    """Copies a weights file, with its kernels in another floating point type.
+# Smaller tensors cost more in the table of contents than compression saves.
+_LEAST_SIZE = 1024
 
-    Tensors of one axis or none (biases, and scales and averages of batch normalisation) keep theirs: they are
-    small, and a variance may be below what half precision resolves. Keras reads the file like any other.
+
+def store_weights(source: str | Path, target: str | Path, *, kernels: KernelType | None = None) -> Path:
+    """Copies a weights file, compressed, with its kernels in another floating point type if asked.
+
+    Compression (HDF5's own, bytes shuffled) loses nothing. Tensors of one axis or none (biases, and scales and
+    averages of batch normalisation) keep their type: they are small, and a variance may be below what half
+    precision resolves. HDF5 has no bfloat16: kernels rounded to it are float32 whose lower half is zero, which
+    takes no room. Keras reads the file like any other.
 
     Args:
-        dtype: Type of the copies of tensors of two axes or more, such as `"float16"`.
         source: File that `keras.Model.save_weights` wrote, `*.weights.h5`.
-        target: File to write.
+        target: File to write, another one.
+        kernels: Type to which tensors of two axes or more are rounded; None leaves all values as they are.
 
     Returns:
         `target`.
@@ -29,19 +37,25 @@ def store_kernels_as(dtype: str, source: str | Path, target: str | Path) -> Path
             made = written.require_group(name)
         else:
             values = item[()]
-            if np.ndim(values) > 1 and np.issubdtype(item.dtype, np.floating):
-                with np.errstate(over="ignore"):
-                    smaller = values.astype(dtype)
-                if not np.isfinite(smaller[np.isfinite(values)]).all():
-                    raise ValueError(
-                        f"Weights stored as {dtype} must lie in its range. Received: {name} of {source} with "
-                        f"values up to {np.abs(values).max():.3g}. Store them as float32."
-                    )
-                values = smaller
-            made = written.create_dataset(name, data=values)
+            if kernels is not None and np.ndim(values) > 1 and np.issubdtype(item.dtype, np.floating):
+                values = _rounded(values, kernels, f"{name} of {source}")
+            packed = np.size(values) >= _LEAST_SIZE
+            options = {"chunks": values.shape, "shuffle": True, "compression": "gzip", "compression_opts": 9}
+            made = written.create_dataset(name, data=values, **(options if packed else {}))
         made.attrs.update(item.attrs)
 
     with h5py.File(source) as read, h5py.File(target, "w") as written:
         written.attrs.update(read.attrs)
         read.visititems(copy)
     return Path(target)
+
+
+def _rounded(values: np.ndarray, dtype: KernelType, where: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        smaller = values.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    if not np.isfinite(smaller[np.isfinite(values)]).all():
+        raise ValueError(
+            f"Weights stored as {dtype} must lie in its range. Received: {where} with values up to "
+            f"{np.abs(values).max():.3g}. Store them as float32."
+        )
+    return smaller.astype("float32") if dtype == "bfloat16" else smaller
