@@ -25,9 +25,8 @@ from keras_robust.training.optimizers import SGD, Adam
 from keras_robust.training.progress import Checkpoint, ProgressBar
 from keras_robust.training.recipe import Recipe, load_recipe, parse_recipe
 from keras_robust.training.schedules import Interpolated, PiecewiseConstant, Triangle
-from keras_robust.training.tables import GaussianNoiseTable
+from keras_robust.training.tables import GaussianNoiseTable, KernelType
 from keras_robust.training.trainer import RobustTrainer
-from keras_robust.training.tables import KernelType
 from keras_robust.training.weights_file import store_weights
 from keras_robust.zoo import hub, registry
 
