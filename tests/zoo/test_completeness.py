@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_robust.zoo.entry import Entry
+from keras_robust.zoo.entry import WEIGHTS, Entry
 from keras_robust.zoo.registry import find, folders
 
 pytestmark = pytest.mark.once
@@ -52,3 +52,9 @@ def test_cifar10_entries_have_the_error_under_corruptions(name):
 @pytest.mark.parametrize("name", sorted(folders()))
 def test_no_number_is_of_code_that_was_not_committed(name):
     assert [metric.name for metric in measured(name) if "+" in metric.environment.code_commit] == []
+
+
+def test_weights_stay_within_what_a_checkout_can_bear():
+    sizes = {name: find(name).joinpath(WEIGHTS).stat().st_size for name in folders()}
+    assert max(sizes.values()) <= 24_000_000
+    assert sum(sizes.values()) <= 200_000_000
