@@ -151,7 +151,8 @@ def _training_facts(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     log = json.loads(path.read_text(encoding="utf-8"))
-    return {key: log[key] for key in ("recipe_digest", "seconds", "data", "environment") if key in log}
+    kept = ("recipe_digest", "seconds", "data", "environment", "kernels_rounded")
+    return {key: log[key] for key in kept if key in log}
 
 
 @dataclasses.dataclass(frozen=True)
