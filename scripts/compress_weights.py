@@ -62,7 +62,13 @@ def round_kernels(folder: Path, kernels: KernelType) -> None:
     text = (folder / RECIPE).read_text(encoding="utf-8")
     table = r"^(\[training\]\n(?:[^\[\n].*\n)*)"
     text = re.sub(table, rf'\1weights = "{kernels}"\n', text, flags=re.MULTILINE)
-    log["recipe_digest"] = parse_recipe(tomllib.loads(text), str(folder / RECIPE)).digest()
+    changed = parse_recipe(tomllib.loads(text), str(folder / RECIPE))
+    if changed.training.weights != kernels:
+        raise ValueError(
+            f"{folder / RECIPE} must have a line `[training]` of its own, after which the type can be written. "
+            "Received: another form of that table."
+        )
+    log["recipe_digest"] = changed.digest()
     log["kernels_rounded"] = {"to": kernels, "from_sha256": entry.weights.sha256}
     content = _stored(folder, kernels)
     write_atomically(folder / RECIPE, text)
@@ -96,13 +102,13 @@ def main() -> None:
     parser.add_argument("--kernels", choices=["float16", "bfloat16"], help="Round kernels to this type.")
     options = parser.parse_args()
     for folder in options.entries:
-        before = (folder / WEIGHTS).stat().st_size
         try:
+            before = (folder / WEIGHTS).stat().st_size
             if options.kernels is None:
                 compress(folder)
             else:
                 round_kernels(folder, options.kernels)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             parser.error(str(error))
         print(f"{folder}: {before:,} bytes, now {(folder / WEIGHTS).stat().st_size:,}")
 

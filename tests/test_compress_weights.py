@@ -3,6 +3,7 @@
 import json
 import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import h5py
@@ -73,6 +74,22 @@ def test_recipe_and_log_say_that_kernels_are_rounded(script, folder):
             assert not (value.view("uint32") & 0xFFFF).any(), name
     with pytest.raises(ValueError, match="measure the entry anew"):
         script["round_kernels"](folder, "bfloat16")
+
+
+def test_a_recipe_that_cannot_say_so_is_an_error_and_nothing_changes(script, folder):
+    path = folder / "recipe.toml"
+    path.write_text(path.read_text().replace("[training]\n", "[training]  # see the paper\n"))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match="line `\\[training\\]` of its own"):
+        script["round_kernels"](folder, "bfloat16")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_folder_without_an_entry_is_a_message_and_no_traceback(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["compress_weights.py", str(tmp_path / "absent")])
+    with pytest.raises(SystemExit):
+        script["main"]()
+    assert str(tmp_path / "absent") in capsys.readouterr().err
 
 
 def test_weights_of_another_training_are_left_alone(script, folder):
