@@ -150,6 +150,8 @@ def _others(entry: Entry) -> list[str]:
 
 
 def _facts(entry: Entry) -> str:
+    kernels = entry.training.kernels
+    rounded = "" if kernels in (None, "float32") else f", kernels rounded to {kernels}"
     arguments = ", ".join(f"{name}={value!r}" for name, value in entry.model.arguments.items())
     lines = [
         f"- Architecture: `{entry.model.builder}({arguments})`, {entry.parameters:,} trainable parameters, input "
@@ -157,7 +159,8 @@ def _facts(entry: Entry) -> str:
         f"- Data: {entry.dataset}; images from elsewhere: {entry.extra_data or 'none'}.",
         f"- Training: {entry.training.epochs} epochs, seed {entry.training.seed}; `{entry.training.recipe}` "
         f"(digest {entry.training.recipe_digest[:12]}) holds every option.",
-        f"- Weights: `{entry.weights.file}`, {entry.weights.bytes:,} bytes, SHA-256 `{entry.weights.sha256}`.",
+        f"- Weights: `{entry.weights.file}`, {entry.weights.bytes:,} bytes{rounded}, "
+        f"SHA-256 `{entry.weights.sha256}`.",
         f"- Licence: {entry.licence}.",
         *[f"- Reference: {reference}" for reference in entry.references],
     ]

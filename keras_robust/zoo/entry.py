@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 from keras_robust.evaluation.metrics import Metric, Metrics, Record, explain
 from keras_robust.files import write_atomically
 from keras_robust.training.recipe import Recipe, load_recipe
+from keras_robust.training.tables import KernelType
 
 NAME = r"^[a-z0-9]+(_[a-z0-9]+)*\.[a-z0-9]+([_.][a-z0-9]+)*$"
 """Shape of a name, `architecture_dataset.tag`: no separators of paths, no leading dot, no '..'."""
@@ -58,6 +59,7 @@ class Training(Record):
     recipe_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     epochs: int = Field(ge=1)
     seed: int
+    kernels: KernelType | None = Field(None, description="Type that the stored kernels are rounded to, if stated.")
     log: dict[str, Any] = Field(default_factory=dict, description="Software, device and seconds of the training.")
 
 
@@ -257,7 +259,10 @@ def _training(recipe: Recipe, log: dict[str, Any] | None) -> Training:
             f"Received: weights trained by a recipe of digest {trained_by[:12]}. Restore that recipe, or train "
             f"anew: `keras-robust train zoo/{recipe.name} --overwrite`."
         )
-    return Training(recipe_digest=trained_by, epochs=recipe.training.epochs, seed=recipe.seed, log=log)
+    training = recipe.training
+    return Training(
+        recipe_digest=trained_by, epochs=training.epochs, seed=recipe.seed, kernels=training.weights, log=log
+    )
 
 
 def _from_metadata(recipe: Recipe) -> dict[str, Any]:

@@ -21,6 +21,25 @@ def test_the_entry_states_parameters_recipe_and_threats(folder):
     assert entry.weights.bytes == (folder / "model.weights.h5").stat().st_size
 
 
+@pytest.mark.parametrize(
+    ("kernels", "said"), [("bfloat16", "bytes, kernels rounded to bfloat16, SHA"), ("float32", "bytes, SHA")]
+)
+def test_entry_and_card_say_what_kernels_are_rounded_to(folder, kernels, said):
+    entry = Entry.load(folder)
+    assert entry.training.kernels == "float32"
+    training = entry.training.model_copy(update={"kernels": kernels})
+    entry.model_copy(update={"training": training}).save(folder)
+    assert said in render_card(folder)
+
+
+def test_an_entry_of_before_may_leave_the_kernels_unsaid(folder):
+    content = json.loads((folder / "entry.json").read_text())
+    del content["training"]["kernels"]
+    (folder / "entry.json").write_text(json.dumps(content))
+    assert Entry.load(folder).training.kernels is None
+    assert "bytes, SHA" in render_card(folder)
+
+
 def test_an_unknown_key_is_named(folder):
     path = folder / "entry.json"
     path.write_text(path.read_text().replace('"licence"', '"license"'))

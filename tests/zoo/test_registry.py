@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_robust import zoo
+from keras_robust.training.recipe import load_recipe
 from keras_robust.zoo import registry
 from keras_robust.zoo.entry import Entry, sha256
 
@@ -136,7 +137,9 @@ def test_committed_entries_are_valid_and_their_cards_current():
     from keras_robust.zoo.card import card_is_current
 
     for name, folder in registry.folders().items():
-        assert Entry.load(folder).name == name == Path(folder).name
+        entry = Entry.load(folder)
+        assert entry.name == name == Path(folder).name
+        assert entry.training.kernels == load_recipe(folder).training.weights
         assert card_is_current(folder), f"{folder}: run `keras-robust report --write`"
 
 
