@@ -55,7 +55,9 @@ def _table(dataset: str, entries: list[Entry]) -> str:
         for metric in robust_accuracy(entry.metrics):
             key = (0, metric.norm, round(metric.epsilon or 0, 6))
             columns[key] = f"{metric.norm} epsilon {radius(metric.epsilon or 0)}"
-            paper = _paper(entry, f"AutoAttack {metric.norm} {metric.epsilon:.4g}", metric.name)
+            written = (f"{metric.epsilon:.4g}", radius(metric.epsilon or 0))
+            names = [f"AutoAttack {metric.norm} {each}" for each in written]
+            paper = _paper(entry, *names, metric.name, metric.label)
             row[key] = f"{_cell(metric)} {_attack(metric)}{_other_images(metric, images)}{paper}"
             for other in entry.external:
                 same = other.norm == metric.norm and abs(other.epsilon - key[2]) < 1e-6

@@ -130,6 +130,16 @@ def test_the_papers_number_stands_beside_ours(folder):
     assert "in its own setting" in table
 
 
+@pytest.mark.parametrize("name", ["AutoAttack Linf 8/255", "AutoAttack Linf 0.03137", "FGSM Linf 8/255"])
+def test_the_papers_radius_may_be_written_as_the_field_does(folder, name):
+    entry = Entry.load(folder)
+    clean, attack, noise = entry.metrics
+    attack = attack.model_copy(update={"name": "FGSM Linf 0.03137", "epsilon": 0.03137255})
+    reported = [zoo.Reported(name=name, value=0.194, source="A paper, table 1")]
+    entry = entry.model_copy(update={"metrics": [clean, attack, noise], "reported": reported})
+    assert "FGSM [paper 19.4]" in results_table([entry])
+
+
 def test_certified_and_corrupted_accuracy_have_columns(folder):
     entry = Entry.load(folder)
     fields = entry.metrics[0].model_dump() | {"value": 0.25, "correct": 10}
