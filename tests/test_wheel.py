@@ -12,8 +12,8 @@ import pytest
 from keras_robust import zoo
 from keras_robust.zoo import registry, results
 
-LARGEST_WHEEL = 20 * 2**20
-LARGEST_WEIGHTS = 2 * 2**20
+LARGEST_WHEEL = 20_000_000
+LARGEST_WEIGHTS = 1_800_000
 
 USE = """
 import importlib.abc, json, sys

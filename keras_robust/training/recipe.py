@@ -33,6 +33,7 @@ from keras_robust.training.tables import (
     TrainingTable,
     WeakSubnetsTable,
 )
+from keras_robust.training.tables import KernelType as KernelType
 
 _NOT_TRAINING = {"name", "evaluation", "metadata"}
 

@@ -13,8 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from keras_robust.evaluation.metrics import Metric, Metrics, Record, explain
 from keras_robust.files import write_atomically
-from keras_robust.training.recipe import Recipe, load_recipe
-from keras_robust.training.tables import KernelType
+from keras_robust.training.recipe import KernelType, Recipe, load_recipe
 
 NAME = r"^[a-z0-9]+(_[a-z0-9]+)*\.[a-z0-9]+([_.][a-z0-9]+)*$"
 """Shape of a name, `architecture_dataset.tag`: no separators of paths, no leading dot, no '..'."""
