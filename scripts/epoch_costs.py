@@ -1,7 +1,7 @@
 """Measures what an epoch costs of each large network that the zoo lacks, and prints the command that trains it.
 
     KERAS_BACKEND=torch python scripts/epoch_costs.py --output epoch_costs.json
-    KERAS_BACKEND=torch python scripts/epoch_costs.py resnet18_cifar10.standard wm_densenet_mnist.conv
+    KERAS_BACKEND=torch python scripts/epoch_costs.py preact_resnet18_cifar10.at_ews
 
 Each network is trained by its own recipe on the first --images training images, for two epochs; the second one,
 without compilation, is multiplied up to the whole training set. The held-out images on which an adversarial
