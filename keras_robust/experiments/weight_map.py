@@ -17,11 +17,11 @@ from keras_robust.zoo.entry import RECIPE
 from keras_robust.zoo.registry import find, folders
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "small": {"training.epochs": 4, "dataset.images": 10_000},
+    "small": {"training.epochs": 4, "dataset.images": 10_000, "training.weights": "float32"},
     "zoo": {},
-    "paper": {"training.epochs": 300, "dataset.images": None},
+    "paper": {"training.epochs": 300, "dataset.images": None, "training.weights": "float32"},
 }
-"""What each setting changes in the recipes of the zoo."""
+"""What each setting changes in the recipes of the zoo, some of which round their kernels."""
 
 TRIALS = {"small": 1, "zoo": 1, "paper": 3}
 WIDTHS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)

@@ -57,6 +57,13 @@ def test_rows_of_every_table_are_valid_recipes_in_both_settings(number, count):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("number", [4, 5, 6, 7])
+@pytest.mark.parametrize("setting", ["small", "paper"])
+def test_only_the_zoo_rounds_kernels(number, setting):
+    assert {row.recipe.training.weights for row in weight_map.table(number, setting)} == {"float32"}
+
+
+@pytest.mark.once
 def test_setting_of_the_zoo_has_the_recipes_of_the_zoo(tmp_path):
     for number, entries in {
         4: ("cnn_mnist.standard", "wm_cnn_mnist.smoothing", "wm_cnn_mnist.unsharp"),
