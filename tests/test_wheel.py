@@ -13,7 +13,7 @@ from keras_robust import zoo
 from keras_robust.zoo import registry, results
 
 LARGEST_WHEEL = 20_000_000
-LARGEST_WEIGHTS = 1_800_000
+LARGEST_WEIGHTS = 1_550_000
 
 USE = """
 import importlib.abc, json, sys
