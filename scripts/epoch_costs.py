@@ -1,13 +1,13 @@
-"""Measures what an epoch costs of each large network that the zoo lacks, and prints the command that trains it.
+"""Measures what an epoch costs of each large network whose training by the paper is longer than the zoo's.
 
     KERAS_BACKEND=torch python scripts/epoch_costs.py --output epoch_costs.json
-    KERAS_BACKEND=torch python scripts/epoch_costs.py preact_resnet18_cifar10.at_ews
+    KERAS_BACKEND=torch python scripts/epoch_costs.py resnet18_cifar10.standard preact_resnet18_cifar10.at_ews
 
-Each network is trained by its own recipe on the first --images training images, for two epochs; the second one,
-without compilation, is multiplied up to the whole training set. The held-out images on which an adversarial
+Each network is trained by the recipe of its paper on the first --images training images, for two epochs; the
+second one, without compilation, is multiplied up to the whole training set. The held-out images on which a
 training chooses its epoch are left out: 1,000 of them, attacked by PGD-20 after each epoch of 49,000. Networks
 that the output has already are not timed again, though their command and epochs are made up to date; those that
-the zoo has by now are dropped from it. The table stands beside the output, as Markdown.
+the zoo has by now in the paper's length are dropped from it. The table stands beside the output, as Markdown.
 """
 
 import argparse
@@ -25,37 +25,47 @@ from keras_robust.experiments import ews, weight_map
 from keras_robust.experiments.study import change
 from keras_robust.files import write_atomically
 from keras_robust.training.recipe import Recipe, load_recipe
+from keras_robust.zoo.entry import Entry
 from keras_robust.zoo.registry import folders
 
 KAP = (
-    "zoo/resnet18_cifar10.standard",
-    "zoo/resnet18_kap_cifar10.noise_sigma0.2",
-    "scripts/recipes/kap/resnet18_cifar10.at_es_l2_1.0",
-    "scripts/recipes/kap/resnet18_cifar10.trades_l2_1.0",
+    "resnet18_cifar10.standard",
+    "resnet18_cifar10.noise_sigma0.1",
+    "resnet18_kap_cifar10.noise_sigma0.1",
+    "resnet18_kap_cifar10.noise_sigma0.2",
+    "resnet18_cifar10.at_es_l2_1.0",
+    "resnet18_cifar10.trades_l2_1.0",
 )
 
 
 def networks() -> Iterator[tuple[str, str, Recipe]]:
-    """Yields name, command and recipe of each network that the zoo lacks."""
-    trained = folders()
-    return (network for network in large_networks() if network[0] not in trained)
+    """Yields name, command and recipe of each large network that the zoo has in a shorter training, or lacks."""
+    return (network for network in large_networks() if epochs_in_zoo(network[0]) < network[2].training.epochs)
 
 
 def large_networks() -> Iterator[tuple[str, str, Recipe]]:
-    """Yields name, command and recipe of each network of the papers' tables that the zoo should have."""
-    for folder in KAP:
-        yield folder.rpartition("/")[2], f"keras-robust train {folder}", load_recipe(folder)
+    """Yields name, command and recipe by the paper of each large network that the zoo should have."""
+    for name in KAP:
+        folder = f"scripts/recipes/kap/{name}"
+        yield name, f"keras-robust train {folder}", load_recipe(folder)
     for method in ("vanilla", "ews"):
         recipe = ews.adversarial_network(ews.SETTINGS["paper"], "at", method, builder="preact_resnet18")
         yield recipe.name, "python scripts/ews/table_4.py --setting paper --trainings at", recipe
     for number in (5, 6):
-        for row in weight_map.table(number, "zoo"):
-            yield row.recipe.name, f"keras-robust train zoo/{row.recipe.name}", row.recipe
+        for row in weight_map.table(number, "paper"):
+            command = f"python scripts/weight_map/tables.py {number} --setting paper --rows {row.name}"
+            yield row.recipe.name, command, row.recipe
 
 
-def plan(command: str, recipe: Recipe) -> dict[str, Any]:
-    """What stands beside the seconds of a network: the command that trains it, and its epochs."""
-    return {"command": command, "epochs": recipe.training.epochs}
+def epochs_in_zoo(name: str) -> int:
+    """Returns the epochs of the zoo's entry, 0 where there is none."""
+    entries = folders()
+    return Entry.load(entries[name]).training.epochs if name in entries else 0
+
+
+def plan(name: str, command: str, recipe: Recipe) -> dict[str, Any]:
+    """What stands beside the seconds of a network: the command that trains it, its epochs and those of the zoo."""
+    return {"command": command, "epochs": recipe.training.epochs, "epochs_in_zoo": epochs_in_zoo(name)}
 
 
 def seconds_per_epoch(recipe: Recipe, images: int, data_dir: str | None) -> float:
@@ -72,18 +82,20 @@ def seconds_per_epoch(recipe: Recipe, images: int, data_dir: str | None) -> floa
 def table(found: dict[str, Any]) -> str:
     """Returns the costs as a Markdown table."""
     lines = [
-        "# What an epoch of the networks costs that the zoo lacks",
+        "# What the papers' own trainings cost of the large networks",
         "",
-        "| network | seconds an epoch | epochs | hours in all | command | measured on |",
-        "|---|---:|---:|---:|---|---|",
+        "The zoo has each of them in a shorter training; 0 epochs: not yet.",
+        "",
+        "| network | seconds an epoch | epochs | hours in all | epochs in the zoo | command | measured on |",
+        "|---|---:|---:|---:|---:|---|---|",
     ]
     for name, cost in found.items():
         environment = Environment(**cost["environment"])
-        hours = cost["epochs"] * cost["seconds_per_epoch"] / 3600
+        seconds, epochs = cost["seconds_per_epoch"], cost["epochs"]
         lines.append(
-            f"| {name} | {cost['seconds_per_epoch']:,.0f} | {cost['epochs']} | {hours:,.1f} | `{cost['command']}` "
-            f"| the first {cost['images_timed']} images, {environment.device}, {environment.backend}, "
-            f"code {environment.short_commit} |"
+            f"| {name} | {seconds:,.0f} | {epochs} | {epochs * seconds / 3600:,.1f} | {cost['epochs_in_zoo']} "
+            f"| `{cost['command']}` | the first {cost['images_timed']} images, {environment.device}, "
+            f"{environment.backend}, code {environment.short_commit} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -99,11 +111,11 @@ def main() -> None:
     if unknown := set(options.names) - set(known):
         parser.error(f"NETWORK must be among {', '.join(known)}. Received: {', '.join(sorted(unknown))}")
     found = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
-    found = {name: cost | plan(*known[name]) for name, cost in found.items() if name in known}
+    found = {name: cost | plan(name, *known[name]) for name, cost in found.items() if name in known}
     for name in options.names or known:
         command, recipe = known[name]
         if name not in found:
-            found[name] = plan(command, recipe) | {
+            found[name] = plan(name, command, recipe) | {
                 "seconds_per_epoch": round(seconds_per_epoch(recipe, options.images, options.data_dir), 1),
                 "images_timed": options.images,
                 "environment": Environment.here().model_dump(),
