@@ -16,14 +16,19 @@ LARGEST_WHEEL = 20_000_000
 LARGEST_WEIGHTS = 1_550_000
 
 USE = """
-import importlib.abc, json, sys
+import json, sys
 
-class OneBackendOnly(importlib.abc.MetaPathFinder):
+class OneBackendOnly:
+    def __init__(self, finder):
+        self.finder = finder
+
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {absent!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+        return None if name.split(".")[0] in {absent!r} else self.finder.find_spec(name, path, target)
 
-sys.meta_path.insert(0, OneBackendOnly())
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = [OneBackendOnly(finder) for finder in sys.meta_path]
 import keras
 import numpy as np
 import keras_robust
