@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from keras_robust.training.recipe import load_recipe
-from keras_robust.zoo.card import card_is_current
-from keras_robust.zoo.entry import Entry, sha256
+from keras_robust.zoo.card import card_is_current, write_card
+from keras_robust.zoo.entry import Entry, Weights, sha256
 
 pytestmark = pytest.mark.once
 
@@ -27,7 +27,18 @@ def script():
 
 @pytest.fixture
 def folder(tmp_path):
-    return Path(shutil.copytree(ROOT / "zoo" / NAME, tmp_path / NAME))
+    """An entry whose weights are as Keras writes them, not compressed."""
+    folder = Path(shutil.copytree(ROOT / "zoo" / NAME, tmp_path / NAME))
+    path = folder / "model.weights.h5"
+    values = arrays(path)
+    with h5py.File(path, "r+") as file:
+        for name, value in values.items():
+            attributes = dict(file[name].attrs)
+            del file[name]
+            file.create_dataset(name, data=value).attrs.update(attributes)
+    Entry.load(folder).model_copy(update={"weights": Weights.of(path)}).save(folder)
+    write_card(folder)
+    return folder
 
 
 def arrays(path):
