@@ -4,10 +4,11 @@
     KERAS_BACKEND=torch python scripts/epoch_costs.py resnet18_cifar10.standard preact_resnet18_cifar10.at_ews
 
 Each network is trained by the recipe of its paper on the first --images training images, for two epochs; the
-second one, without compilation, is multiplied up to the whole training set. The held-out images on which a
-training chooses its epoch are left out: 1,000 of them, attacked by PGD-20 after each epoch of 49,000. Networks
-that the output has already are not timed again, though their command and epochs are made up to date; those that
-the zoo has by now in the paper's length are dropped from it. The table stands beside the output, as Markdown.
+second one, without compilation, is multiplied up to the whole training set. The held-out images on which an
+adversarial training chooses its epoch are left out: 1,000 of them, attacked by PGD-20 after each epoch of 49,000.
+Networks that the output has already are not timed again, though their command and epochs are made up to date;
+those that the zoo has by now in the paper's length are dropped from it. The table stands beside the output, as
+Markdown.
 """
 
 import argparse
