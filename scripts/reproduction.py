@@ -81,7 +81,8 @@ def table(found: dict[str, Any]) -> str:
     ]
     for name, entry in found.items():
         attacks = "; ".join(
-            f"{each['name'].removeprefix('AutoAttack ')}: {100 * each['stored']:.1f}, {100 * each['again']:.1f} %"
+            f"{each['name'].removeprefix('AutoAttack ')}: {100 * each['stored']:.1f}, {100 * each['again']:.1f} % "
+            f"of {each['images']}"
             for each in entry["autoattack"]
         )
         lines.append(

@@ -43,7 +43,9 @@ def test_equal_near_and_other_numbers_are_told_apart(script, again):
     assert round(360 * (apart["stored"] - apart["again"])) == 5
     (attack,) = found["autoattack"]
     assert attack["stored"] == attack["again"]
-    assert f"- {NAME}, {apart['name']}: " in script["table"]({NAME: found})
+    table = script["table"]({NAME: found})
+    assert f"- {NAME}, {apart['name']}: " in table
+    assert f"{100 * attack['again']:.1f} % of 360 |" in table
 
 
 def test_numbers_of_other_weights_are_refused(script, again, tmp_path):
