@@ -13,6 +13,7 @@ Markdown.
 
 import argparse
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,9 +60,10 @@ def large_networks() -> Iterator[tuple[str, str, Recipe]]:
 
 
 def epochs_in_zoo(name: str) -> int:
-    """Returns the epochs of the zoo's entry, 0 where there is none."""
-    entries = folders()
-    return Entry.load(entries[name]).training.epochs if name in entries else 0
+    """Returns the epochs of the zoo's entry or of `<name>_<n>_epochs`, the longer one; 0 where there is none."""
+    same = re.compile(rf"{re.escape(name)}(_\d+_epochs)?")
+    found = (folder for entry, folder in folders().items() if same.fullmatch(entry))
+    return max((Entry.load(folder).training.epochs for folder in found), default=0)
 
 
 def plan(name: str, command: str, recipe: Recipe) -> dict[str, Any]:

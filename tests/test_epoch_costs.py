@@ -45,5 +45,17 @@ def test_a_network_in_the_papers_length_leaves_the_list(script, tmp_path, monkey
         assert "resnet18_cifar10.standard" in names  # which this zoo lacks
 
 
+def test_a_longer_training_of_its_own_name_counts(script, tmp_path, monkeypatch):
+    entry = Entry.load(ROOT / "zoo" / NAME)
+    entries = {NAME: 5, f"{NAME}_150_epochs": 150, f"{NAME}_too": 200}
+    for name, epochs in entries.items():
+        training = entry.training.model_copy(update={"epochs": epochs})
+        (tmp_path / name).mkdir()
+        entry.model_copy(update={"training": training}).save(tmp_path / name)
+    zoo = {name: tmp_path / name for name in entries}
+    monkeypatch.setitem(script["networks"].__globals__, "folders", lambda: zoo)
+    assert script["epochs_in_zoo"](NAME) == 150
+
+
 def test_the_committed_table_is_that_of_the_measured_costs(script, costs):
     assert (RESULTS / "epoch_costs.md").read_text(encoding="utf-8") == script["table"](costs)

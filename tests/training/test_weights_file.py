@@ -51,6 +51,14 @@ def test_compressed_file_loads_with_the_same_bits_and_is_smaller(tmp_path):
 
 
 @pytest.mark.once
+def test_contents_of_many_small_layers_take_little_room(tmp_path):
+    net = keras.Sequential([keras.Input((32,)), *[keras.layers.Dense(32, use_bias=False) for _ in range(40)]])
+    net.save_weights(tmp_path / "a.weights.h5")
+    size = store_weights(tmp_path / "a.weights.h5", tmp_path / "b.weights.h5").stat().st_size
+    assert size < 40 * (32 * 32 * 4 + 1_000)
+
+
+@pytest.mark.once
 def test_weight_out_of_range_is_an_error(net, tmp_path):
     net.layers[-1].kernel.assign(np.full(net.layers[-1].kernel.shape, 1e6))
     net.save_weights(tmp_path / "a.weights.h5")
