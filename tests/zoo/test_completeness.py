@@ -18,6 +18,8 @@ SMALLER = {
     "resnet18_kap_cifar10.noise_sigma0.2": (500, 64, 10),
 }
 """Entries whose attacks are too dear for processors: their tables and cards say on how many images."""
+LARGER = {"wm_resnet_mnist.conv_300_epochs": (10_000, 1_000, 200)}
+"""Entries in the paper's length, whose clean accuracy is held against the paper's on the same images."""
 STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
 
 
@@ -29,7 +31,7 @@ def measured(name):
 def test_clean_pgd_and_autoattack_in_sequence_and_alone(name):
     metrics = measured(name)
     attacks = {metric.name: metric.images for metric in metrics if metric.kind == "attack"}
-    clean, attacked, alone = SMALLER.get(name, IMAGES[metrics[0].data.dataset])
+    clean, attacked, alone = (SMALLER | LARGER).get(name, IMAGES[metrics[0].data.dataset])
     assert [metric.images for metric in metrics if metric.kind == "clean"] == [clean]
     assert {images for attack, images in attacks.items() if not attack.endswith("alone")} == {attacked}
     assert {images for attack, images in attacks.items() if attack.endswith("alone")} == {alone}
@@ -38,6 +40,14 @@ def test_clean_pgd_and_autoattack_in_sequence_and_alone(name):
     assert whole, "no entry is complete without AutoAttack"
     missing = {f"{each}, {stage} alone" for each in whole for stage in STAGES} - attacks.keys()
     assert not missing
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_clean_accuracy_in_the_papers_length_is_the_papers_within_a_point_and_a_half(name):
+    entry = Entry.load(find(name))
+    (clean,) = (metric.value for metric in entry.metrics if metric.kind == "clean")
+    (paper,) = (reported.value for reported in entry.reported if reported.name == "clean")
+    assert abs(clean - paper) <= 0.015
 
 
 @pytest.mark.parametrize("name", sorted(name for name in folders() if ".noise_" in name))
