@@ -15,7 +15,6 @@ SMALLER = {
     "resnet18_cifar10.standard": (1_000, 200, 200),
     "resnet18_cifar10.at_es_l2_1.0": (500, 64, 10),
     "resnet18_cifar10.trades_l2_1.0": (500, 64, 10),
-    "resnet18_kap_cifar10.noise_sigma0.2": (500, 64, 10),
 }
 """Entries whose attacks are too dear for processors: their tables and cards say on how many images."""
 LARGER = {"wm_resnet_mnist.conv_300_epochs": (10_000, 1_000, 200)}
