@@ -142,7 +142,12 @@ def evaluate(
     stages_alone: Annotated[
         int | None, typer.Option(help="First N images on which each attack of AutoAttack runs alone too.")
     ] = None,
-    update_entry: Annotated[bool, typer.Option("--update-entry", help="Write entry.json and card.md.")] = False,
+    only: Annotated[
+        str | None, typer.Option(help="Parts of the recipe's protocol: attacks, noise, certified, corruptions.")
+    ] = None,
+    update_entry: Annotated[
+        bool, typer.Option("--update-entry", help="Write entry.json and card.md; with --only keep other numbers.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if a number is in doubt, or not as stored.")
     ] = False,
@@ -151,12 +156,13 @@ def evaluate(
     from rich.console import Console
 
     from keras_robust import evaluation
-    from keras_robust.evaluation.compare import differs, repeated
+    from keras_robust.evaluation.compare import repetition
     from keras_robust.evaluation.report import save_figure, terminal_table
-    from keras_robust.subject import Protocol, open_subject
+    from keras_robust.subject import Protocol, beside_stored, check_stored, open_subject
     from keras_robust.subject import update_entry as write_entry
 
-    subject = open_subject(entry_or_path, dataset=dataset, fresh=update_entry)
+    parts = None if only is None else [part for part in only.split(",") if part]
+    subject = open_subject(entry_or_path, dataset=dataset, fresh=update_entry and parts is None)
     protocol = Protocol.of(
         None if subject.recipe is None else subject.recipe.evaluation,
         attacks=None if attacks is None else [name for name in attacks.split(",") if name not in ("", "none")],
@@ -167,10 +173,13 @@ def evaluate(
         images=images,
         attack_images=attack_images,
         stages_alone=stages_alone,
+        only=parts,
     )
     x, y, data = subject.test_images(protocol.images, data_dir)
-    model = subject.load()
     stored = subject.stored()
+    if update_entry and parts is not None:
+        check_stored(stored, data, seed)
+    model = subject.load()
     folder = output if output is not None else Path("reports") / subject.name
     with _Bars() as bars:
         metrics = evaluation.evaluate(
@@ -196,19 +205,12 @@ def evaluate(
     except ImportError as error:
         typer.echo(f"No figure: {error}", err=True)
     if update_entry:
-        write_entry(subject, model, x, metrics)
+        write_entry(subject, model, x, metrics if parts is None else beside_stored(metrics, stored, parts))
         typer.echo(f"Entry: {subject.path}. Now `keras-robust report --write` brings the tables up to date.")
-    warnings = list(metrics.flags)
-    if pairs := repeated(metrics, stored):
-        holds = "held" if update_entry else "holds"
-        other = [(now, before) for now, before in pairs if differs(now, before)]
-        same = len(pairs) - len(other)
-        typer.echo(f"Of {len(pairs)} numbers that entry.json {holds}, {same} come out within 0.5 points.")
-        warnings += [
-            f"{now.label} is {now.value:.2%} of {now.images} images; entry.json {holds} {before.value:.2%}, "
-            f"of code {before.environment.short_commit} on {before.environment.backend}."
-            for now, before in other
-        ]
+    sentence, other = repetition(metrics, stored, "held" if update_entry else "holds")
+    if sentence:
+        typer.echo(sentence)
+    warnings = [*metrics.flags, *other]
     for warning in warnings:
         typer.echo(f"Warning: {warning}", err=True)
     if strict and warnings:

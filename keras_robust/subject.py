@@ -2,16 +2,18 @@
 
 import dataclasses
 import json
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
 
 from keras_robust import datasets, pipeline, zoo
 from keras_robust.checks import check_choice
+from keras_robust.evaluation.compare import differs
 from keras_robust.evaluation.further import Certified, Corrupted
-from keras_robust.evaluation.metrics import DataFingerprint, Metric, Metrics
+from keras_robust.evaluation.metrics import DataFingerprint, Kind, Metric, Metrics
 from keras_robust.evaluation.noise import Gaussian, Uniform
 from keras_robust.evaluation.protocol import attack_options, make_attacks, make_noise
 from keras_robust.norms import NORMS
@@ -123,6 +125,54 @@ def _folder(text: str) -> Path:
     return registry.find(text)
 
 
+PARTS: dict[str, tuple[Kind, ...]] = {
+    "attacks": ("attack", "worst_case"),
+    "noise": ("gaussian_noise", "uniform_noise"),
+    "certified": ("certified",),
+    "corruptions": ("corruption",),
+}
+"""Parts of a protocol, and the kinds of numbers that each gives."""
+
+
+def check_stored(stored: list[Metric], data: DataFingerprint, seed: int) -> None:
+    """Raises `ValueError` unless new numbers of these images and this seed may stand beside the stored ones."""
+    held = [(metric.data, metric.seed) for metric in stored if metric.kind == "clean"]
+    if held != [(data, seed)]:
+        received = ", ".join(f"numbers of {each.count} images, seed {of_seed}" for each, of_seed in held) or "none"
+        raise ValueError(
+            "With `--only` and `--update-entry`, entry.json must hold numbers of these weights, of the same "
+            f"{data.count} images and seed {seed}. Received: {received}. Leave out --only: measure everything."
+        )
+
+
+def beside_stored(metrics: Metrics, stored: list[Metric], parts: Collection[str]) -> Metrics:
+    """Puts new numbers of some parts of a protocol in the place of the stored ones, and keeps the others.
+
+    Args:
+        metrics: Numbers measured now; the clean accuracy among them only shows that it is the same model.
+        stored: Numbers that the `entry.json` of these weights holds.
+        parts: Parts that were measured now, among `PARTS`.
+
+    Returns:
+        All numbers, in the order of a whole evaluation.
+
+    Raises:
+        ValueError: If the stored numbers are of other images, of another seed or of another model.
+    """
+    check_stored(stored, metrics.clean.data, metrics.clean.seed)
+    clean = next(metric for metric in stored if metric.kind == "clean")
+    if differs(metrics.clean, clean):
+        raise ValueError(
+            f"With `--only`, the clean accuracy must be the stored one, {clean.value:.2%}. "
+            f"Received: {metrics.clean.value:.2%}. Leave out --only: measure the whole protocol."
+        )
+    kinds = {kind for part in parts for kind in PARTS[part]}
+    new = [metric for metric in metrics.metrics if metric.kind in kinds]
+    kept = [metric for metric in stored if metric.kind not in kinds]
+    order = get_args(Kind)
+    return Metrics(metrics=sorted([*kept, *new], key=lambda metric: order.index(metric.kind)))
+
+
 def update_entry(subject: Subject, model: keras.Model, images: np.ndarray, metrics: Metrics) -> zoo.Entry:
     """Writes `entry.json`, `card.md` and `probe.npz` of a measured folder.
 
@@ -188,16 +238,24 @@ class Protocol:
         images: int | None = None,
         attack_images: int | None = None,
         stages_alone: int | None = None,
+        only: list[str] | None = None,
     ) -> "Protocol":
         """Builds the protocol; None always means: as the recipe says.
 
         What the recipe certifies and corrupts belongs to its whole protocol: it is left out where the attacks or
-        the noise are given.
+        the noise are given. `only` names the parts of the recipe's protocol that are measured, among `PARTS`.
 
         Raises:
-            ValueError: If an attack or option is unknown or out of range, or no radius is known.
+            ValueError: If an attack, option or part is unknown or out of range, or no radius is known.
         """
         table = table or EvaluationTable.model_validate({})
+        for part in only or ():
+            check_choice("only", part, tuple(PARTS))
+        if only is not None and not (attacks is None and noise is None):
+            raise ValueError(
+                "`--only` chooses among the parts of the recipe's protocol; attacks and noise of one's own are "
+                f"another protocol. Received: only={','.join(only)!r} beside them. Leave one of them out."
+            )
         rows = [row.model_dump() for row in table.attacks]
         if attacks is not None:
             rows = [_row(name.strip().lower(), rows, norm, epsilons) for name in attacks]
@@ -217,6 +275,11 @@ class Protocol:
         certified = [Certified(**row.model_dump()) for row in table.certified if whole]
         corrupted = [Corrupted()] if table.corruptions and whole else []
         noises = [each for kind, found in levels for each in make_noise(kind, found)]
+        if only is not None:
+            made = made if "attacks" in only else []
+            noises = noises if "noise" in only else []
+            certified = certified if "certified" in only else []
+            corrupted = corrupted if "corruptions" in only else []
         return cls(made, noises, images, attacked, alone, [*certified, *corrupted])
 
 

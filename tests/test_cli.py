@@ -267,6 +267,48 @@ def test_numbers_of_other_weights_are_not_held_against_new_ones(own_zoo):
 
 
 @pytest.mark.once
+def test_one_part_is_measured_again_and_the_other_numbers_stay(own_zoo):
+    recipe = own_zoo / "recipe.toml"
+    head = recipe.read_text().split("[evaluation]")[0]
+
+    def protocol(copies):
+        recipe.write_text(
+            f"{head}[evaluation]\nimages = 8\n"
+            '[[evaluation.attacks]]\nname = "fgsm"\nnorm = "Linf"\nepsilon = 0.1\n'
+            '[[evaluation.noise]]\ntype = "gaussian"\nlevels = [0.1]\n'
+            f"[[evaluation.certified]]\nsigma = 0.1\nradii = [0.0, 0.05]\nimages = 4\nn = {copies}\n"
+        )
+
+    protocol(20)
+    options = ("evaluate", own_zoo, "--only", "certified")
+    code, _, error = run(*options, "--update-entry")
+    assert code != 0
+    assert "must hold numbers of these weights, of the same 8 images and seed 0" in error
+    assert run("evaluate", own_zoo, "--update-entry")[0] == 0
+    before = Entry.load(own_zoo).metrics
+    assert [metric.kind for metric in before] == ["clean", "attack", "gaussian_noise", "certified", "certified"]
+    protocol(40)
+    assert run(*options)[0] == 0
+    assert Entry.load(own_zoo).metrics == before
+    assert run(*options, "--update-entry")[0] == 0
+    after = Entry.load(own_zoo).metrics
+    assert after[:3] == before[:3]
+    assert [metric.attack["n"] for metric in before[3:]] == [20, 20]
+    assert [metric.attack["n"] for metric in after[3:]] == [40, 40]
+    for wrong, reason in (("certificates", "must be"), ("noise,certified", None)):
+        code, _, error = run("evaluate", own_zoo, "--only", wrong)
+        assert (code == 0) == (reason is None)
+        assert reason is None or reason in error
+    code, _, error = run(*options, "--attacks", "fgsm")
+    assert code != 0
+    assert "another protocol" in error
+    code, _, error = run(*options, "--update-entry", "--seed", 1)
+    assert code != 0
+    assert "Received: numbers of 8 images, seed 0" in error
+    assert Entry.load(own_zoo).metrics == after
+
+
+@pytest.mark.once
 def test_report_writes_tables_and_check_notices_stale_ones(own_zoo, monkeypatch):
     root = own_zoo.parents[1]
     monkeypatch.setattr("keras_robust.zoo.results.checkout", lambda: root)

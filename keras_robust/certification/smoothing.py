@@ -13,7 +13,7 @@ from scipy import stats
 
 from keras_robust import backend
 from keras_robust.certification.state import CertificationState
-from keras_robust.checks import Tensor, check_images, check_logits, check_positive_integer
+from keras_robust.checks import Tensor, check_images, check_labels, check_logits, check_positive_integer
 from keras_robust.prediction import Predictor
 
 ABSTAIN = -1
@@ -115,6 +115,7 @@ class SmoothedClassifier:
         alpha: float = 0.001,
         batch_size: int = 1000,
         seed: int = 0,
+        y: Tensor | None = None,
         output: str | Path | None = None,
         progress: Progress | None = None,
     ) -> Certificates:
@@ -130,6 +131,8 @@ class SmoothedClassifier:
             alpha: Probability that a certificate is wrong.
             batch_size: Noisy copies a pass.
             seed: Seed of the noise.
+            y: Integer labels, shape `(images,)`, where only certified accuracy is wanted: an image whose selected
+                class is another is wrong at every radius, and is spared the `n` copies. It counts as abstaining.
             output: File that keeps the counts, JSON.
             progress: Called after each pass.
 
@@ -143,6 +146,7 @@ class SmoothedClassifier:
                 `output` holds the counts of another model, noise or seed.
         """
         x = self._check(x, alpha, n0=n0, n=n, batch_size=batch_size, seed=seed)
+        y = None if y is None else check_labels(y, len(x), self.num_classes)
         progress = progress or (lambda *_: None)
         context = {
             "weights": _digest(*(ops.convert_to_numpy(variable.value) for variable in self.model.weights)),
@@ -162,6 +166,10 @@ class SmoothedClassifier:
                     most = int(self._count(image, _SELECT, n0, batch_size, seed).argmax())
                     state.images[key] = {"selected": most, "successes": 0, "done": 0}
                 held = state.images[key]
+                if y is not None and held["selected"] != y[index]:
+                    found.append((held["selected"], 0))
+                    progress(index + 1, len(x), n, n)
+                    continue
 
                 def keep(counts, done, held=held, index=index):
                     held["successes"] += int(counts[held["selected"]])

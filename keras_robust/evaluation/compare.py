@@ -105,3 +105,25 @@ def _rounded(value: Any) -> Any:
 def differs(metric: Metric, stored: Metric) -> bool:
     """Whether two numbers of one measurement lie more than half a point apart."""
     return abs(metric.value - stored.value) > TOLERANCE + 1e-9
+
+
+def repetition(metrics: Metrics, stored: Iterable[Metric], verb: str) -> tuple[str, list[str]]:
+    """Says how many of the stored numbers came out again, and which did not.
+
+    Args:
+        metrics: Numbers measured now.
+        stored: Numbers of the entry.
+        verb: 'holds', or 'held' where the numbers measured now take their place.
+
+    Returns:
+        A sentence, empty where nothing was measured both times, and a warning for each number that differs.
+    """
+    pairs = repeated(metrics, stored)
+    other = [(now, before) for now, before in pairs if differs(now, before)]
+    same = len(pairs) - len(other)
+    sentence = f"Of {len(pairs)} numbers that entry.json {verb}, {same} come out within 0.5 points."
+    return sentence if pairs else "", [
+        f"{now.label} is {now.value:.2%} of {now.images} images; entry.json {verb} {before.value:.2%}, "
+        f"of code {before.environment.short_commit} on {before.environment.backend}."
+        for now, before in other
+    ]

@@ -57,6 +57,8 @@ class Certified:
     def __call__(self, model: Any, x: np.ndarray, y: np.ndarray, **options: Any) -> dict[float, np.ndarray]:
         """Returns for each radius which images are certified at it and right, shape `(images,)`.
 
+        Where the `n0` copies select a wrong class, the `n` copies could not change the answer and are not drawn.
+
         Args:
             model: Keras model that returns logits.
             x: Images, shape `(images, height, width, channels)`, in [0, 1].
@@ -64,7 +66,7 @@ class Certified:
             **options: Of `SmoothedClassifier.certify`: `batch_size`, `seed`, `output`, `progress`.
         """
         smoothed = SmoothedClassifier(model, self.sigma, model.output_shape[-1])
-        found = smoothed.certify(x, n0=self.n0, n=self.n, alpha=self.alpha, **options)
+        found = smoothed.certify(x, y=y, n0=self.n0, n=self.n, alpha=self.alpha, **options)
         return {radius: (found.prediction == y) & (found.radius >= radius) for radius in self.radii}
 
     def measure(self, job: Any) -> None:

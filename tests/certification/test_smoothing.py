@@ -97,6 +97,31 @@ def test_interrupted_certification_goes_on_to_the_same_counts(linear, tmp_path):
     assert len(seen) == 1 + 3 * 3  # what was counted is not counted again
 
 
+def test_with_labels_only_images_whose_selected_class_is_right_are_counted(linear, tmp_path):
+    model, x, _, _ = linear
+    smoothed = SmoothedClassifier(model, SIGMA, 2)
+    settings = {"n0": 20, "n": 300, "batch_size": 100}
+    whole = smoothed.certify(x, **settings)
+    assert (whole.prediction >= 0).sum() >= 3
+    y = np.where(np.arange(len(x)) % 2, np.maximum(whole.prediction, 0), 1 - np.maximum(whole.prediction, 0))
+    seen = []
+    state = tmp_path / "state.json"
+    found = smoothed.certify(x, y=y, output=state, progress=lambda *args: seen.append(args), **settings)
+    right = whole.prediction == y
+    assert 0 < right.sum() < len(x)
+    assert np.array_equal(found.radius[right], whole.radius[right])
+    assert np.array_equal(found.prediction == y, right)
+    wrong = (whole.prediction >= 0) & ~right
+    assert (found.prediction[wrong] == ABSTAIN).all()
+    assert (found.radius[wrong] == 0).all()
+    assert seen[-1] == (len(x), len(x), 300, 300)
+    assert len(seen) < 3 * len(x)
+    # The counts that were spared are made up for when they are asked for.
+    assert np.array_equal(smoothed.certify(x, output=state, **settings).successes, whole.successes)
+    with pytest.raises(ValueError, match=r"shape \(6,\)"):
+        smoothed.certify(x, y=y[:2], **settings)
+
+
 def test_state_of_another_certification_is_refused(linear, tmp_path):
     model, x, _, _ = linear
     settings = {"n0": 5, "n": 10, "batch_size": 10, "output": tmp_path / "state.json"}
