@@ -1,12 +1,13 @@
 """The predictor through which attacks and certificates see a model, and the random generator of one image."""
 
+import math
 import weakref
 from collections.abc import Callable, Hashable
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 from keras_robust import backend
 from keras_robust.checks import Tensor
@@ -25,6 +26,7 @@ class Predictor:
     def __init__(self, model: keras.Model):
         self._model: Callable[[], Any] = weakref.ref(model)
         self._compiled: dict[Hashable, Callable] = {}
+        self._largest: int | None = None
         self.forward_passes = 0
         self.backward_passes = 0
 
@@ -82,8 +84,21 @@ class Predictor:
                 else value
                 for variable, value in zip(model.non_trainable_variables, non_trainable, strict=True)
             ]
-        outputs, _ = model.stateless_call(trainable, non_trainable, x, training=training)
-        return ops.cast(outputs, "float32")
+        outputs = []
+        for part in [x] if training else self._parts(x):
+            # Seeds go on from part to part: a random model draws other numbers in each.
+            found, non_trainable = model.stateless_call(trainable, non_trainable, part, training=training)
+            outputs.append(found)
+        return ops.cast(outputs[0] if len(outputs) == 1 else ops.concatenate(outputs), "float32")
+
+    def _parts(self, x: Tensor) -> list[Tensor]:
+        """Splits a batch into parts of nearly equal size that suit the processor's cache, or leaves it whole."""
+        if self._largest is None:
+            self._largest = _largest_output(self._model())
+        most = backend.rows_in_cache(x, 4 * self._largest)
+        if most is None or most >= x.shape[0]:
+            return [x]
+        return ops.array_split(x, -(-x.shape[0] // most))
 
     def compiled(self, key: Hashable, function: Callable) -> Callable:
         """Returns `function` compiled, with the model's logits as its first argument.
@@ -203,6 +218,18 @@ _SEEDS_A_PASS = 1024  # more draws than any layer makes in one forward pass
 
 def _is_seed(variable) -> bool:
     return variable.path.endswith("seed_generator_state")
+
+
+def _largest_output(model) -> int:
+    """Numbers in the largest output of a layer for one image; 0 where the layers' shapes are not known."""
+    largest = 0
+    for layer in model._flatten_layers():
+        try:
+            shapes = [output.shape for output in tree.flatten(layer.output)]
+        except (AttributeError, ValueError):
+            continue  # It was never called on a symbolic input.
+        largest = max([largest, *(math.prod(size or 1 for size in shape[1:]) for shape in shapes)])
+    return largest
 
 
 def trace_key(model: keras.Model) -> tuple:

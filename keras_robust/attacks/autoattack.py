@@ -148,7 +148,7 @@ class AutoAttack:
         *,
         seed: int = 0,
         batch_size: int = 250,
-        individual: bool = False,
+        individual: bool | int = False,
         state_path: str | Path | None = None,
         progress: Progress | None = None,
         indices: Sequence[int] | None = None,
@@ -162,7 +162,8 @@ class AutoAttack:
             y: Integer labels, shape `(images,)`.
             seed: Integer seed of everything random.
             batch_size: Images a pass; results do not depend on it beyond rounding.
-            individual: Whether each attack sees all images, so that its accuracy alone is known too; slower.
+            individual: Whether each attack's accuracy alone is measured too, on all images or the first so many:
+                in the end it attacks those that others had broken before its turn came.
             state_path: File that the run writes as it goes; where it exists, the run goes on from it.
             progress: Called after each batch; see `Progress`.
             indices: Index of each image in the evaluated set, shape `(images,)`; `range(images)` by default.
@@ -178,23 +179,30 @@ class AutoAttack:
         y = check_labels(y, len(x))
         check_positive_integer("batch_size", batch_size)
         check_positive_integer("seed", seed, minimum=0)
+        alone = len(x) * individual if isinstance(individual, bool) else individual
+        check_positive_integer("individual", alone, minimum=0)
         images = np.arange(len(x)) if indices is None else np.asarray(indices)
         if images.shape != (len(x),):
             raise ValueError(f"`indices` must have shape ({len(x)},). Received: shape={images.shape}.")
         predictor = Predictor.of(model)
         classes = check_logits(predictor.predict(x[:batch_size], min(batch_size, len(x))), y).shape[1]
-        run = _Run(self, model, x, y, images, seed, min(batch_size, len(x)), individual, progress, classes)
+        run = _Run(self, model, x, y, images, seed, min(batch_size, len(x)), min(alone, len(x)), progress, classes)
         return run.finish(state_path)
 
 
 class _Run:
-    """One evaluation under way."""
+    """One evaluation under way.
+
+    Its rounds are the attacks in sequence, then, if wanted, each alone. An image that an attack saw in sequence
+    it would attack to the same end alone: what is left for the second is what earlier attacks had broken.
+    """
 
     def __init__(self, auto, model, x, y, images, seed, batch_size, individual, progress, classes):
         self.auto, self.model, self.x, self.y, self.images = auto, model, x, y, images
         self.seed, self.batch_size, self.individual, self.classes = seed, batch_size, individual, classes
         self.progress = progress or (lambda *_: None)
         self.plan = auto.plan()
+        self.rounds = [*self.plan.items()] * (2 if individual else 1)
         self.predictor = Predictor.of(model)
         # A weak reference is all that a predictor holds, so the copy must live as long as the run.
         self.judge_model, self.judge_note = _judge(model)
@@ -209,41 +217,47 @@ class _Run:
         if path is not None and path.exists():
             state = RunState.load(path, mark)
         else:
-            state = RunState.start(self.x, self.clean(), len(self.plan))
+            state = RunState.start(self.x, self.clean(), len(self.rounds))
         flags = self.flags_before()
-        for number, (name, attack) in enumerate(self.plan.items()):
-            if number >= state.attack:
-                self.attack(state, number, name, attack, path, mark)
+        for turn, (name, attack) in enumerate(self.rounds):
+            if turn >= state.attack:
+                self.attack(state, turn, name, attack, path, mark)
         return self.result(state, flags)
 
-    def attack(self, state, number, name, attack, path, mark):
-        stages = attack.stages(self.classes)
+    def rows(self, state, turn):
+        """Images that a round has to attack."""
+        count, first = len(self.plan), np.arange(len(self.x)) < self.individual
+        if turn < count:
+            return state.correct & ~state.broken.any(axis=0)
+        return state.correct & first & state.broken[: turn - count].any(axis=0) & ~state.broken[turn]
+
+    def attack(self, state, turn, name, attack, path, mark):
+        stages, number = attack.stages(self.classes), turn % len(self.plan)
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         while state.stage < stages:
             if state.left is None:
-                broken = state.broken[number] if self.individual else state.broken.any(axis=0)
-                state.left = np.flatnonzero(state.correct & ~broken)
+                state.left = np.flatnonzero(self.rows(state, turn))
             total = max(len(state.left), 1)
             counts = self.predictor.forward_passes, self.predictor.backward_passes
             begun = time.perf_counter()
             rows = (self.x, self.y, state.left, state.stage, seed, self.batch_size, self.images)
             for part, found, _, _ in attack_stage(attack, self.predictor, *rows):
                 margin, wrong = self.verdict(found, self.y[part], 1 + number * 1000 + state.stage)
-                state.merge(number, part, found, margin, wrong)
+                state.merge(turn, part, found, margin, wrong)
                 state.left = state.left[len(part) :]
                 now = time.perf_counter()
-                state.seconds[number] += now - begun
-                state.forward[number] += self.predictor.forward_passes - counts[0]
-                state.backward[number] += self.predictor.backward_passes - counts[1]
+                state.seconds[turn] += now - begun
+                state.forward[turn] += self.predictor.forward_passes - counts[0]
+                state.backward[turn] += self.predictor.backward_passes - counts[1]
                 counts = self.predictor.forward_passes, self.predictor.backward_passes
                 if path is not None:
                     state.save(path, mark)
                 done = (state.stage + 1 - len(state.left) / total) / stages
                 robust = state.correct & ~state.broken.any(axis=0)
-                self.progress(name, int(robust.sum()), float(robust.mean()), (number + done) / len(self.plan))
+                self.progress(name, int(robust.sum()), float(robust.mean()), (turn + done) / len(self.rounds))
                 begun = time.perf_counter()
             state.stage, state.left = state.stage + 1, None
-        state.attack, state.stage = number + 1, 0
+        state.attack, state.stage = turn + 1, 0
         if path is not None:
             state.save(path, mark, force=True)
 
@@ -295,9 +309,9 @@ class _Run:
             after[name] = float((state.correct & ~state.broken[: number + 1].any(axis=0)).mean())
         alone = {}
         if self.individual:
-            alone = {
-                name: float((state.correct & ~state.broken[number]).mean()) for number, name in enumerate(names)
-            }
+            broken = state.broken[: len(names)] | state.broken[len(names) :]
+            left = (state.correct & ~broken)[:, : self.individual].mean(axis=1)
+            alone = dict(zip(names, left.tolist(), strict=True))
         randomized, repeated = any(flag.name == "randomized" for flag in flags), None
         accuracy = float(robust.mean())
         if randomized:

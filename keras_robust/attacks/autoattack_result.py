@@ -28,13 +28,14 @@ class AutoAttackResult:
         robust_accuracy: Accuracy on the adversarial images, classified again at the end. For a randomised model
             the share that no attack broke in the pass that checked it; see `repeated`.
         accuracy_after: Accuracy that each attack left, in order, after `"clean"`.
-        individual: Accuracy under each attack alone; empty unless asked for.
+        individual: Accuracy under each attack alone, on all or the first images; empty unless asked for.
         repeated: For a randomised model, its accuracy on `x_adv` over several evaluations, else None.
         x_adv: Adversarial images, shape `(images, height, width, channels)`; the clean image where that is
             misclassified, the attacked point of largest margin where no attack succeeded.
         robust: Which images no attack broke, shape `(images,)`.
         flags: What a reader of the accuracy has to know. Severity `"warning"`: the accuracy may be too high.
-        cost: Seed, versions, device, passes forwards and backwards (of one image each), and seconds.
+        cost: Seed, versions, device, passes forwards and backwards (of one image each), and seconds: in all, of
+            each attack in sequence (`"attacks"`), and of what its accuracy alone took on top (`"individual"`).
     """
 
     norm: str
@@ -84,18 +85,19 @@ def cost_label(state: RunState, names: list[str], seed: int, batch_size: int) ->
         batch_size: Images a pass.
 
     Returns:
-        The seed, versions, device and batch size; passes and seconds, in total and for each attack.
+        The seed, versions, device and batch size; passes and seconds, in total and for each attack: in sequence,
+        and on top for its accuracy alone.
     """
     from keras_robust import __version__
 
-    each = {
-        name: {
-            "seconds": round(float(state.seconds[number]), 3),
-            "forward_passes": int(state.forward[number]),
-            "backward_passes": int(state.backward[number]),
+    each = [
+        {
+            "seconds": round(float(seconds), 3),
+            "forward_passes": int(forward),
+            "backward_passes": int(backward),
         }
-        for number, name in enumerate(names)
-    }
+        for seconds, forward, backward in zip(state.seconds, state.forward, state.backward, strict=True)
+    ]
     return {
         "seed": seed,
         "batch_size": batch_size,
@@ -111,5 +113,6 @@ def cost_label(state: RunState, names: list[str], seed: int, batch_size: int) ->
         "seconds": round(float(state.seconds.sum()), 3),
         "forward_passes": int(state.forward.sum()),
         "backward_passes": int(state.backward.sum()),
-        "attacks": each,
+        "attacks": dict(zip(names, each[: len(names)], strict=True)),
+        "individual": dict(zip(names, each[len(names) :], strict=False)),
     }

@@ -14,7 +14,7 @@ import numpy as np
 from keras_robust.attacks.base import AttackResult
 from keras_robust.files import write_atomically
 
-_FORMAT = 1
+_FORMAT = 2
 _SHARE = 0.05  # of the run's time may go into writing the state
 
 
@@ -26,7 +26,7 @@ def fingerprint(
     *,
     attacks: Sequence[str],
     seed: int,
-    individual: bool,
+    individual: int,
 ) -> dict[str, str]:
     """Describes what a run's result depends on.
 
@@ -37,7 +37,7 @@ def fingerprint(
         images: Index of each image in the evaluated set, shape `(images,)`.
         attacks: The attacks with their options, in order.
         seed: Seed of the evaluation.
-        individual: Whether each attack sees all images.
+        individual: First images on which each attack is measured alone too.
 
     Returns:
         Strings by what they describe.
@@ -74,13 +74,13 @@ class RunState:
         x_adv: Best adversarial images so far, shape `(images, height, width, channels)`.
         margin: Margin of each, shape `(images,)`; minus infinity where nothing was tried.
         correct: Which clean images are classified correctly, shape `(images,)`.
-        broken: Which attack broke which image, shape `(attacks, images)`.
-        attack: Number of the attack under way.
+        broken: Which attack broke which image, shape `(rounds, images)`: the attacks in sequence, then each alone.
+        attack: Number of the round under way.
         stage: Its stage under way.
         left: Rows that this stage has still to attack; None before it begins.
-        seconds: Time of each attack, shape `(attacks,)`.
-        forward: Images that went through the model, for each attack.
-        backward: Images that went through it backwards, for each attack.
+        seconds: Time of each round, shape `(rounds,)`.
+        forward: Images that went through the model, for each round.
+        backward: Images that went through it backwards, for each round.
     """
 
     x_adv: np.ndarray
@@ -96,20 +96,20 @@ class RunState:
     _saved: tuple[float, float] = (0.0, 0.0)  # when the last save ended, and how long it took
 
     @classmethod
-    def start(cls, x: np.ndarray, correct: np.ndarray, attacks: int) -> "RunState":
+    def start(cls, x: np.ndarray, correct: np.ndarray, rounds: int) -> "RunState":
         """Returns the state before the first attack."""
         count = len(x)
         return cls(
             x_adv=x.copy(),
             margin=np.full(count, -np.inf, "float32"),
             correct=correct,
-            broken=np.zeros((attacks, count), bool),
+            broken=np.zeros((rounds, count), bool),
             attack=0,
             stage=0,
             left=None,
-            seconds=np.zeros(attacks),
-            forward=np.zeros(attacks, "int64"),
-            backward=np.zeros(attacks, "int64"),
+            seconds=np.zeros(rounds),
+            forward=np.zeros(rounds, "int64"),
+            backward=np.zeros(rounds, "int64"),
         )
 
     def merge(self, attack: int, rows: np.ndarray, x_adv, margin, wrong) -> None:

@@ -32,6 +32,10 @@ Each of `jax.py`, `tensorflow.py` and `torch.py` defines the same names:
 - `loops_on_host()`: whether the host had better repeat a compiled step than run a compiled loop of steps. So it
   is where XLA compiles for a CPU, whose convolution rewrites leave loops out (a convolution's gradient costs some
   three times as much inside one), and on PyTorch, where a step is a graph and a loop is not.
+- `rows_in_cache(x, bytes_a_row)`: how many rows of the batch `x` a model should take at once so that its largest
+  activation, of so many bytes a row, stays in a processor's cache; None for all of them, where a gradient is taken
+  or the framework keeps its speed without. PyTorch on a CPU does not: each operation of a large batch fills pages
+  that are new to the process.
 - `synchronize(nest)`: waits until the tensors are computed, for timing.
 - `device_name()`: the accelerator or processor that tensors live on, in words.
 - `VERSION`: version of the framework.
@@ -57,6 +61,7 @@ if _NAME == "jax":
     from keras_robust.backend.jax import jit as jit
     from keras_robust.backend.jax import loops_on_host as loops_on_host
     from keras_robust.backend.jax import normal as normal
+    from keras_robust.backend.jax import rows_in_cache as rows_in_cache
     from keras_robust.backend.jax import synchronize as synchronize
     from keras_robust.backend.jax import value_and_grad as value_and_grad
 elif _NAME == "tensorflow":
@@ -73,6 +78,7 @@ elif _NAME == "tensorflow":
     from keras_robust.backend.tensorflow import jit as jit
     from keras_robust.backend.tensorflow import loops_on_host as loops_on_host
     from keras_robust.backend.tensorflow import normal as normal
+    from keras_robust.backend.tensorflow import rows_in_cache as rows_in_cache
     from keras_robust.backend.tensorflow import synchronize as synchronize
     from keras_robust.backend.tensorflow import value_and_grad as value_and_grad
 elif _NAME == "torch":
@@ -89,6 +95,7 @@ elif _NAME == "torch":
     from keras_robust.backend.torch import jit as jit
     from keras_robust.backend.torch import loops_on_host as loops_on_host
     from keras_robust.backend.torch import normal as normal
+    from keras_robust.backend.torch import rows_in_cache as rows_in_cache
     from keras_robust.backend.torch import synchronize as synchronize
     from keras_robust.backend.torch import value_and_grad as value_and_grad
 else:

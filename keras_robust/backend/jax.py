@@ -29,6 +29,11 @@ def compiled_loss(fn):
     return fn
 
 
+def rows_in_cache(x, bytes_a_row):
+    """All rows: the compiled function divides its work itself."""
+    del x, bytes_a_row
+
+
 def loops_on_host():
     """Tells whether XLA compiles for a CPU."""
     return jax.default_backend() == "cpu"

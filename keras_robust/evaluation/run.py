@@ -95,9 +95,7 @@ def evaluate(
     # A later attack with the same options would only repeat the number.
     for attack in {_key(attack): attack for attack in attacks}.values():
         if hasattr(attack, "run"):
-            job.measure_ensemble(attack, attacked)
-            if stages_alone:
-                job.measure_stages_alone(attack, min(stages_alone, attacked))
+            job.measure_ensemble(attack, attacked, min(stages_alone, attacked))
         else:
             job.measure_attack(attack, attacked)
     job.add_worst_cases()
@@ -220,12 +218,16 @@ class _Job:
         if epsilon is not None:
             self.under.setdefault((norm, epsilon), []).append((options["name"], correct, options))
 
-    def measure_ensemble(self, attack, count) -> None:
-        """Runs AutoAttack: a number after each of its stages, the last recomputed from the images it returns."""
+    def measure_ensemble(self, attack, count, alone) -> None:
+        """Runs AutoAttack: a number after each of its attacks, the last recomputed from the images it returns.
+
+        Then one for each attack alone, on the first `alone` images: what one finds that others miss shows. Its
+        cost is what it took beside the sequence.
+        """
         options = describe(attack)
         norm, epsilon = options.get("norm"), options.get("epsilon")
         name = f"{options['name']} {norm} {short(epsilon)}"
-        result = self.run_ensemble(attack, name, count)
+        result = self.run_ensemble(attack, name, count, alone)
         _check_inside(result.x_adv, self.x[:count], options)
         correct = self.clean[:count] & result.robust & self.right(result.x_adv, self.y[:count])
         # Flags of severity "note" say how the attack adapted itself; they put nothing in doubt.
@@ -235,7 +237,7 @@ class _Job:
         stages = [(stage, value) for stage, value in result.accuracy_after.items() if stage != "clean"]
         for number, (stage, accuracy) in enumerate(stages):
             last = number == len(stages) - 1
-            cost = result.cost if last else result.cost["attacks"][stage]
+            costs = [*result.cost["attacks"].values()] if last else [result.cost["attacks"][stage]]
             self.add(
                 name if last else f"{name} after {stage}",
                 "attack",
@@ -244,13 +246,22 @@ class _Job:
                 epsilon=epsilon,
                 attack=options if last else options | {"stage": stage},
                 flags=flags,
-                seconds=cost["seconds"],
-                cost={"forward": cost["forward_passes"], "backward": cost["backward_passes"]},
+                **_cost(costs),
+            )
+        for stage, accuracy in result.individual.items():
+            self.add(
+                f"{name}, {stage} alone",
+                "attack",
+                np.arange(alone) < round(accuracy * alone),
+                norm=norm,
+                epsilon=epsilon,
+                attack=describe(attack) | {"stage": stage, "alone": True},
+                **_cost([result.cost["individual"][stage]]),
             )
         if epsilon is not None:
             self.under.setdefault((norm, epsilon), []).append((options["name"], correct, options))
 
-    def run_ensemble(self, attack, name, count, **options):
+    def run_ensemble(self, attack, name, count, alone):
         """Runs AutoAttack on the first images, with its progress and a state of its own."""
 
         def progress(stage, left, accuracy, fraction):
@@ -264,27 +275,8 @@ class _Job:
             batch_size=self.batch_size,
             state_path=self.own_state(name),
             progress=progress,
-            **options,
+            individual=alone,
         )
-
-    def measure_stages_alone(self, attack, count) -> None:
-        """Runs each attack of AutoAttack on all of the first images: what one finds that others miss shows."""
-        options = describe(attack)
-        norm, epsilon = options.get("norm"), options.get("epsilon")
-        name = f"{options['name']} {norm} {short(epsilon)}"
-        result = self.run_ensemble(attack, f"{name} stages alone", count, individual=True)
-        for stage, accuracy in result.individual.items():
-            cost = result.cost["attacks"][stage]
-            self.add(
-                f"{name}, {stage} alone",
-                "attack",
-                np.arange(count) < round(accuracy * count),
-                norm=norm,
-                epsilon=epsilon,
-                attack=options | {"stage": stage, "alone": True},
-                seconds=cost["seconds"],
-                cost={"forward": cost["forward_passes"], "backward": cost["backward_passes"]},
-            )
 
     def own_state(self, name: str) -> Path | None:
         """Returns where an attack that resumes by itself keeps its state until the metrics are written."""
@@ -325,6 +317,15 @@ class _Job:
 
         correct, cost = self.measure(noise, name, np.arange(len(self.x)), self.batch_size, step)
         self.add(name, kind, correct, sigma=noise.sigma, attack=options, **cost)
+
+
+def _cost(costs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the fields `seconds` and `cost` of what parts of an AutoAttack cost together."""
+    total = {key: sum(each[key] for each in costs) for key in ("seconds", "forward_passes", "backward_passes")}
+    return {
+        "seconds": round(total["seconds"], 3),
+        "cost": {"forward": total["forward_passes"], "backward": total["backward_passes"]},
+    }
 
 
 def _check_inside(x_adv: np.ndarray, x: np.ndarray, options: dict[str, Any]) -> None:

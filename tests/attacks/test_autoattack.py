@@ -76,6 +76,32 @@ def test_individual_accuracies_agree_with_the_attacks_alone(subject, result):
     first = AutoAttack("Linf", 0.02, "custom", attacks=quick().attacks[:1]).run(*subject, seed=1, batch_size=BATCH)
     assert each.individual["apgd"] == first.robust_accuracy
     assert min(each.individual.values()) >= each.robust_accuracy
+    # The same attack at the same place of the sequence, on every image: no other had broken any before it.
+    model, x, y = subject
+    number = 3
+    seed = int(np.random.SeedSequence([1, number]).generate_state(1)[0])
+    alone = quick().attacks[number](model, x, y, seed=seed, batch_size=BATCH)
+    right = attacks.Predictor.of(model).predict(alone).argmax(1) == y
+    assert each.individual["square"] == right.mean()
+
+
+def test_alone_an_attack_sees_only_what_others_had_broken_before_it(subject, result):
+    each = quick().run(*subject, seed=1, batch_size=BATCH, individual=True)
+    for name, cost in result.cost["attacks"].items():
+        assert each.cost["attacks"][name]["forward_passes"] == cost["forward_passes"]
+    passes = [each.cost["individual"][name]["forward_passes"] for name in ("apgd", "apgd#2", "fab", "square")]
+    assert passes[0] == 0
+    assert passes[3] > 0
+    total = sum(passes) + sum(cost["forward_passes"] for cost in result.cost["attacks"].values())
+    assert each.cost["forward_passes"] == total
+    few = quick().run(*subject, seed=1, batch_size=BATCH, individual=8)
+    assert few.accuracy_after == result.accuracy_after
+    assert few.cost["forward_passes"] < total
+    model, x, y = subject
+    eight = quick().run(model, x[:8], y[:8], seed=1, batch_size=BATCH, individual=True)
+    assert few.individual == eight.individual
+    with pytest.raises(ValueError, match="individual=-1"):
+        quick().run(*subject, individual=-1)
 
 
 def test_the_json_names_cost_and_flags(result):
@@ -97,7 +123,7 @@ class InterruptedRunError(Exception):
     """Stands for whatever ends a process."""
 
 
-@pytest.mark.parametrize("individual", [False, True])
+@pytest.mark.parametrize("individual", [False, True, 5])
 def test_a_run_that_broke_off_goes_on_to_the_same_result(subject, tmp_path, individual, monkeypatch):
     monkeypatch.setattr("keras_robust.attacks.autoattack_state._SHARE", 1.0)  # save after every batch
     whole = quick().run(*subject, seed=1, batch_size=BATCH, individual=individual)

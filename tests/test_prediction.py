@@ -1,0 +1,80 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_robust import backend, models
+from keras_robust.layers import GaussianNoise, noise_at_inference
+from keras_robust.prediction import Predictor, _largest_output
+
+SHAPE = (16, 16, 3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models.build("kap_cnn", num_classes=4, input_shape=SHAPE)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Lets a model take three rows at once, and records the rows of each pass."""
+    passes = []
+    call = keras.Model.stateless_call
+
+    def counted(self, trainable, non_trainable, x, **options):
+        passes.append(x.shape[0])
+        return call(self, trainable, non_trainable, x, **options)
+
+    monkeypatch.setattr(keras.Model, "stateless_call", counted)
+    monkeypatch.setattr(backend, "rows_in_cache", lambda x, bytes_a_row: 3)
+    return passes
+
+
+def images(count):
+    return np.random.default_rng(0).random((count, *SHAPE)).astype("float32")
+
+
+def test_a_batch_in_parts_has_the_logits_of_the_whole(model, seen, monkeypatch):
+    x = images(8)
+    parts = Predictor(model).predict(x)
+    assert seen == [3, 3, 2]
+    monkeypatch.undo()
+    whole = Predictor(model).predict(x)
+    np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_each_part_of_a_random_model_draws_anew(seen):
+    model = keras.Sequential([keras.Input(SHAPE), GaussianNoise(1.0), keras.layers.Flatten()])
+    with noise_at_inference(model, inputs=False, activations=True):
+        logits = Predictor(model).predict(np.zeros((7, *SHAPE), "float32"))
+    assert seen == [3, 2, 2]
+    assert len(np.unique(logits[:, 0])) == 7
+
+
+def test_training_takes_the_whole_batch(model, seen):
+    predictor = Predictor(model)
+    predictor.logits(predictor.variables(), ops.convert_to_tensor(images(8)), training=True)
+    assert seen == [8]
+
+
+def test_the_largest_activation_counts(model):
+    inner = keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(10, 3, padding="same")])
+    nested = keras.Sequential([keras.Input(SHAPE), inner, keras.layers.GlobalAveragePooling2D()])
+    assert _largest_output(nested) == 16 * 16 * 10
+    assert _largest_output(model) >= np.prod(SHAPE)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="the other backends keep their speed")
+def test_pytorch_takes_a_large_batch_in_parts_but_not_under_a_gradient():
+    x = ops.convert_to_tensor(images(2))
+    assert backend.rows_in_cache(x, 4 * 64 * 32 * 32) == 64
+    assert backend.rows_in_cache(x, 2**30) == 1
+    assert backend.rows_in_cache(x, 0) is None
+    found = []
+
+    def loss(each):
+        found.append(backend.rows_in_cache(each * 2, 2**20))
+        return ops.sum(each)
+
+    backend.value_and_grad(loss, x)
+    assert found == [None]
