@@ -161,7 +161,7 @@ def evaluate(
     from keras_robust.subject import Protocol, beside_stored, check_stored, open_subject
     from keras_robust.subject import update_entry as write_entry
 
-    parts = None if only is None else [part for part in only.split(",") if part]
+    parts = None if only is None else [part.strip() for part in only.split(",")]
     subject = open_subject(entry_or_path, dataset=dataset, fresh=update_entry and parts is None)
     protocol = Protocol.of(
         None if subject.recipe is None else subject.recipe.evaluation,

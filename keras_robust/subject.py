@@ -275,11 +275,15 @@ class Protocol:
         certified = [Certified(**row.model_dump()) for row in table.certified if whole]
         corrupted = [Corrupted()] if table.corruptions and whole else []
         noises = [each for kind, found in levels for each in make_noise(kind, found)]
-        if only is not None:
-            made = made if "attacks" in only else []
-            noises = noises if "noise" in only else []
-            certified = certified if "certified" in only else []
-            corrupted = corrupted if "corruptions" in only else []
+        found = {"attacks": made, "noise": noises, "certified": certified, "corruptions": corrupted}
+        if absent := [part for part in only or () if not found[part]]:
+            raise ValueError(
+                f"`--only` must name parts that the recipe's protocol has: {', '.join(filter(found.get, found))}. "
+                f"Received: {', '.join(absent)}. Add them to the recipe's [evaluation], or leave out --only."
+            )
+        made, noises, certified, corrupted = (
+            each if only is None or part in only else [] for part, each in found.items()
+        )
         return cls(made, noises, images, attacked, alone, [*certified, *corrupted])
 
 

@@ -295,7 +295,12 @@ def test_one_part_is_measured_again_and_the_other_numbers_stay(own_zoo):
     assert after[:3] == before[:3]
     assert [metric.attack["n"] for metric in before[3:]] == [20, 20]
     assert [metric.attack["n"] for metric in after[3:]] == [40, 40]
-    for wrong, reason in (("certificates", "must be"), ("noise,certified", None)):
+    for wrong, reason in (
+        ("certificates", "must be"),
+        ("", "must be"),
+        ("corruptions", "has: attacks, noise, certified. Received: corruptions."),
+        ("noise, certified", None),
+    ):
         code, _, error = run("evaluate", own_zoo, "--only", wrong)
         assert (code == 0) == (reason is None)
         assert reason is None or reason in error

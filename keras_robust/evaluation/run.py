@@ -63,7 +63,7 @@ def evaluate(
         batch_size: Images a pass.
         attack_images: First images on which the attacks run, where a large model makes them slow; None for all.
         stages_alone: First images on which each attack of an `AutoAttack` runs alone too, so that masked gradients
-            show; 0 for none.
+            show; 0 for none. The cost of these numbers is what they take beside the sequence.
         data: What the images are; computed from `x` and `y` if None.
         output: Where to write the metrics as JSON.
         progress: Called after each batch.
