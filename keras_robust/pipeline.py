@@ -127,6 +127,8 @@ def train(
             )
     finally:
         progress.close()
+    if early_stopping is not None:
+        early_stopping.put_back(trained)  # a run that was resumed after its last epoch did not fit
     if trained is not model:
         model.set_weights(trained.get_weights())
     if recipe.training.batch_statistics == "clean":

@@ -136,6 +136,16 @@ def test_an_interrupted_adversarial_run_goes_on_to_the_same_best_epoch_and_weigh
     assert robust[0][logs[0]["kept_epoch"] - 1] == max(robust[0])
 
 
+def test_a_run_interrupted_after_its_last_epoch_still_keeps_the_best_weights(folder, tmp_path, monkeypatch):
+    (folder / "recipe.toml").write_text(
+        RECIPE + ROBUST.replace("epsilon = 0.1\nsteps = 2", "epsilon = 0.3\nsteps = 2")
+    )
+    unbroken = pipeline.train(folder, output_dir=tmp_path / "unbroken")
+    train_and_interrupt(folder, 4, monkeypatch)
+    assert_same_weights(pipeline.train(folder), unbroken)
+    assert json.loads((folder / "training_log.json").read_text())["kept_epoch"] < 4
+
+
 AUGMIX = """
 [augmentation.augmix]
 severity = 5

@@ -59,8 +59,12 @@ class RobustEarlyStopping(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the best weights back."""
+        self.put_back(self._trained_model())
+
+    def put_back(self, model: keras.Model) -> None:
+        """Gives a model the best weights, if any epoch was measured."""
         if self.best_weights:
-            self._trained_model().set_weights(self.best_weights)
+            model.set_weights(self.best_weights)
 
     def state(self) -> dict[str, np.ndarray]:
         """Returns what a checkpoint must hold, for `restore`."""
