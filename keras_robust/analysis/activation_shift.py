@@ -186,7 +186,9 @@ def _activations(model: keras.Model, names: Sequence[str] | None) -> tuple[Calla
 
     def call(images):
         outputs, _ = inner.stateless_call(values, others, images, training=False)
-        return [ops.reshape(each, (ops.shape(each)[0], -1)) for each in keras.tree.flatten(outputs)]
+        # Norms of half precision overflow.
+        flat = [ops.reshape(each, (ops.shape(each)[0], -1)) for each in keras.tree.flatten(outputs)]
+        return [ops.cast(each, "float32") for each in flat]
 
     run = backend.jit(call)
     return lambda images: [ops.convert_to_numpy(each) for each in run(ops.convert_to_tensor(images))], chosen

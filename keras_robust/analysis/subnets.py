@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_robust.checks import check_positive_integer
+from keras_robust.checks import check_images, check_labels, check_positive_integer
 from keras_robust.layers import SubnetModel, SubnetSpace, subnet_gates
 from keras_robust.prediction import Predictor
 
@@ -29,7 +29,8 @@ def subnet_accuracies(
 
     Args:
         model: Model with subnet gates that returns logits.
-        images: Names and sets of images, each of shape `(images, height, width, channels)`, in [0, 1].
+        images: Names and sets of images, each of shape `(images, height, width, channels)`, in [0, 1]; noise that
+            is not clipped may leave it, in a set that is not named `"clean"`.
         y: Integer labels, shape `(images,)`.
         rho: Share of the paths and channels that a subnet keeps.
         subnets: Number of subnets.
@@ -41,7 +42,8 @@ def subnet_accuracies(
         Accuracies of the subnets on each set, shape `(subnets,)`; those under `attack` are named `"attacked"`.
 
     Raises:
-        ValueError: If the model has no gates, a number is out of range, or `attack` has no clean images.
+        ValueError: If the model has no gates, a number is out of range, images or labels are of the wrong shape,
+            type or range, or `attack` has no clean images.
 
     Reference:
         Guo et al., 2022, https://arxiv.org/abs/2201.12765 (figure 1)
@@ -52,6 +54,9 @@ def subnet_accuracies(
             "`attack` starts from the images named 'clean' and makes those named 'attacked'. "
             f"Received: images named {', '.join(images)}."
         )
+    images = {name: _checked(name, x) for name, x in images.items()}
+    for x in images.values():
+        y = check_labels(y, len(x))
     space = space or SubnetSpace(model, rho=rho)
     cut = SubnetModel(model)
     rng = np.random.default_rng(seed)
@@ -63,6 +68,15 @@ def subnet_accuracies(
             x = images[name] if name != "attacked" else attack(cut, images["clean"], y, seed=seed)
             accuracies[name][index] = accuracy(cut, x, y)
     return accuracies
+
+
+def _checked(name: str, x: Any) -> np.ndarray:
+    """Images of one set: of pixels in [0, 1], or near it in a set that holds noise."""
+    x = np.asarray(keras.ops.convert_to_numpy(x))
+    if name == "clean" or not np.issubdtype(x.dtype, np.floating):
+        return check_images(x, f"images[{name!r}]")
+    check_images(np.clip(x, 0.0, 1.0), f"images[{name!r}]")
+    return x.astype("float32", copy=False)
 
 
 def accuracy(model: keras.Model, x: np.ndarray, y: np.ndarray) -> float:
@@ -119,12 +133,15 @@ def block_vulnerability(
         One row for each block, in the order of the network.
 
     Raises:
-        ValueError: If the model has no gates or a number is out of range.
+        ValueError: If the model has no gates, a number is out of range, or images or labels are of the wrong
+            shape, type or range.
 
     Reference:
         Guo et al., 2022, https://arxiv.org/abs/2201.12765 (figure 7)
     """
     check_positive_integer("subnets", subnets)
+    x = check_images(x)
+    y = check_labels(y, len(x))
     gates = subnet_gates(model).values()
     strides = {layer.name: max(layer.strides) for layer in model._flatten_layers() if hasattr(layer, "strides")}
     cut = SubnetModel(model)

@@ -30,6 +30,19 @@ def test_shift_of_a_pointwise_convolution_is_the_norm_of_what_it_makes_of_the_di
     np.testing.assert_allclose(shifts[0].relative, distance / length, rtol=ROUNDING)
 
 
+def test_norms_of_a_model_in_half_precision_do_not_overflow():
+    x = np.ones((1, 6, 6, 1), "float32")
+    inputs = keras.Input((6, 6, 1))
+    outputs = layers.Conv2D(1, 1, use_bias=False, kernel_initializer="ones", name="conv", dtype="mixed_float16")(
+        inputs
+    )
+    model = keras.Model(inputs, outputs)
+    model.get_layer("conv").set_weights([np.full((1, 1, 1, 1), 1000.0)])
+    (shift,) = activation_shift(model, x, 0.5 * x)
+    np.testing.assert_allclose(shift.distance, 3000.0)
+    np.testing.assert_allclose(shift.relative, 0.5)
+
+
 def test_one_clean_image_serves_all_perturbed_ones(rng):
     model, x = linear_net(), rng.uniform(size=(1, 6, 6, 1)).astype("float32")
     moved = rng.uniform(size=(5, 6, 6, 1)).astype("float32")

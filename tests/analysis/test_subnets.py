@@ -54,6 +54,28 @@ def test_every_subnet_that_keeps_half_of_the_channels_tells_half_of_the_classes(
     np.testing.assert_array_equal(found["dark"], [0.0] * 6)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x, y[:, None]), r"shape \(4,\)"),
+        (lambda x, y: (x, np.eye(CLASSES)), r"argmax"),
+        (lambda x, y: ((255 * x).astype("uint8"), y), r"in \[0, 1\]"),
+    ],
+)
+def test_labels_and_images_of_another_form_are_refused(change, message):
+    x, y = change(*one_of_each())
+    with pytest.raises(ValueError, match=message):
+        block_vulnerability(told_by_channels(), x, y, subnets=1)
+    with pytest.raises(ValueError, match=message):
+        subnet_accuracies(told_by_channels(), {"noisy": x}, y, subnets=1)
+
+
+def test_noise_that_is_not_clipped_is_measured():
+    x, y = one_of_each()
+    found = subnet_accuracies(told_by_channels(), {"noisy": 1.5 * x - 0.1}, y, rho=0.5, subnets=1)
+    np.testing.assert_array_equal(found["noisy"], [0.5])
+
+
 def test_the_same_seed_measures_the_same_subnets(rng):
     model = told_by_channels()
     images = rng.random((40, 1, 1, CLASSES)).astype("float32")
