@@ -78,3 +78,25 @@ def test_pytorch_takes_a_large_batch_in_parts_but_not_under_a_gradient():
 
     backend.value_and_grad(loss, x)
     assert found == [None]
+
+
+class KnowsNothingOfTraining(keras.Model):
+    """A model whose `call` has no argument `training`."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = keras.layers.BatchNormalization(momentum=0.5)
+        self.flat = keras.layers.Flatten()
+
+    def call(self, inputs):
+        return self.flat(self.norm(inputs))
+
+
+def test_a_model_whose_call_does_not_know_training_runs_in_the_mode_asked_for():
+    model, x = KnowsNothingOfTraining(), images(8)
+    model(x)
+    predictor = Predictor(model)
+    np.testing.assert_allclose(predictor.predict(x), x.reshape(8, -1) / np.sqrt(1 + 1e-3), rtol=1e-5)
+    train = ops.convert_to_numpy(predictor.logits(predictor.variables(), ops.convert_to_tensor(x), training=True))
+    np.testing.assert_allclose(train.reshape(x.shape).mean((0, 1, 2)), 0.0, atol=1e-5)
+    np.testing.assert_array_equal(model.norm.moving_mean, np.zeros(3))
