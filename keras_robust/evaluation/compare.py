@@ -59,11 +59,30 @@ def comparison_table(results: Sequence[tuple[str, Metrics]]) -> Any:
     columns = []
     for name, metrics in results:
         table.add_column(name, justify="right")
-        columns.append({metric.label: metric for metric in metrics.metrics})
-    for row in dict.fromkeys(label for column in columns for label in column):
+        columns.append({(metric.label, _options(metric)): metric for metric in metrics.metrics})
+    rows = list(dict.fromkeys(row for column in columns for row in column))
+    for row in rows:
         cells = [column.get(row) for column in columns]
-        table.add_row(row, *("" if metric is None else _cell(metric, images.images) for metric in cells))
+        name = _told_apart(*row, [options for label, options in rows if label == row[0]])
+        table.add_row(name, *("" if metric is None else _cell(metric, images.images) for metric in cells))
     return table
+
+
+_OF_THE_MODEL = {"notes", "attacks"}  # how AutoAttack adapted itself; what a worst case is over
+
+
+def _options(metric: Metric) -> str:
+    options = {key: value for key, value in (metric.attack or {}).items() if key not in _OF_THE_MODEL}
+    return json.dumps(_rounded(options), sort_keys=True)
+
+
+def _told_apart(label: str, options: str, variants: list[str]) -> str:
+    """Adds to a label the options in which measurements of that label differ."""
+    if len(variants) == 1:
+        return label
+    all_of_them, own = [json.loads(each) for each in variants], json.loads(options)
+    differ = [key for key in own if any(each.get(key) != own[key] for each in all_of_them)]
+    return f"{label} ({', '.join(f'{key}={own[key]}' for key in differ)})" if differ else label
 
 
 def _cell(metric: Metric, images: int) -> str:

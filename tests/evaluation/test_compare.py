@@ -36,6 +36,19 @@ def test_a_number_on_fewer_images_says_how_many(tmp_path):
     assert robust.endswith("(4 images)")
 
 
+def test_measurements_of_one_name_are_told_apart_by_their_options(tmp_path):
+    path = save(tmp_path / "plain", 4)
+    metrics = Metrics.load(path)
+    for steps, correct in ((1, 3), (20, 1)):
+        same = {"name": "PGD Linf 0.1", "value": correct / 10, "correct": correct}
+        options = {"name": "PGD", "epsilon": 0.1, "steps": steps}
+        metrics.metrics.append(metrics.metrics[1].model_copy(update={**same, "attack": options}))
+    metrics.save(path)
+    measured, plain = (list(column.cells) for column in comparison_table(read_results([path])).columns)
+    assert measured == ["clean", "FGSM Linf 0.1", "PGD Linf 0.1 (steps=1)", "PGD Linf 0.1 (steps=20)"]
+    assert [cell.split(" ")[0] for cell in plain] == ["40.0", "20.0", "30.0", "10.0"]
+
+
 def test_models_measured_on_other_images_are_refused(tmp_path):
     with pytest.raises(ValueError, match="same images only"):
         read_results([save(tmp_path / "plain", 4), save(tmp_path / "robust", 8, first_image=0.5)])
