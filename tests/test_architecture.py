@@ -12,13 +12,14 @@ import pytest
 pytestmark = pytest.mark.once
 
 PACKAGE = Path(__file__).resolve().parents[1] / "keras_robust"
-BASE = {"checks", "files", "norms", "losses"}
+BASE = {"checks", "files", "norms", "losses", "digests"}
 TOOLS = BASE | {"backend", "prediction"}
 ARROWS = {
     "__init__": {"layers"},
     "checks": set(),
     "files": set(),
     "norms": {"checks"},
+    "digests": set(),
     "losses": {"checks"},
     "layers": {"checks", "backend"},
     "backend": {"checks", "files", "layers"},  # the reference copies of our nets in PyTorch lay out KAP's grid

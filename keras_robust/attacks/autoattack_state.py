@@ -1,7 +1,6 @@
 """What an AutoAttack run knows so far, and the file that a broken run goes on from."""
 
 import dataclasses
-import hashlib
 import json
 import time
 import zipfile
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_robust.attacks.base import AttackResult
+from keras_robust.digests import digest, digest_of_layers, digest_of_weights
 from keras_robust.files import write_atomically
 
 _FORMAT = 2
@@ -42,28 +42,18 @@ def fingerprint(
     Returns:
         Strings by what they describe.
     """
-    weights = hashlib.sha256()
-    for variable in model.variables:
-        if not variable.path.endswith("seed_generator_state"):
-            value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value))
-            weights.update(f"{value.dtype} {value.shape}".encode() + value.tobytes())
-    layers = " ".join(f"{type(layer).__name__}/{layer.compute_dtype}" for layer in model._flatten_layers())
     return {
         "format": str(_FORMAT),
         "attacks": "; ".join(attacks),
         "seed": str(seed),
         "individual": str(individual),
         "backend": keras.backend.backend(),
-        "images": _digest(x),
-        "labels": _digest(y.astype("int64")),
-        "indices": _digest(images.astype("int64")),
-        "weights": weights.hexdigest(),
-        "layers": hashlib.sha256(layers.encode()).hexdigest(),
+        "images": digest(x),
+        "labels": digest(y.astype("int64")),
+        "indices": digest(images.astype("int64")),
+        "weights": digest_of_weights(model),
+        "layers": digest_of_layers(model),
     }
-
-
-def _digest(array):
-    return hashlib.sha256(str(array.shape).encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 @dataclasses.dataclass

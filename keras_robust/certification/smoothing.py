@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from scipy import stats
 from keras_robust import backend
 from keras_robust.certification.state import CertificationState
 from keras_robust.checks import Tensor, check_images, check_labels, check_logits, check_positive_integer
+from keras_robust.digests import digest, digest_of_layers, digest_of_weights
 from keras_robust.prediction import Predictor
 
 ABSTAIN = -1
@@ -74,7 +74,7 @@ class SmoothedClassifier:
         check_positive_integer("num_classes", num_classes, minimum=2)
         self.model = model
         self.sigma = float(sigma)
-        self.num_classes = num_classes
+        self.num_classes = int(num_classes)
         self._predictor = Predictor.of(model)
 
     def predict(
@@ -147,9 +147,11 @@ class SmoothedClassifier:
         """
         x = self._check(x, alpha, n0=n0, n=n, batch_size=batch_size, seed=seed)
         y = None if y is None else check_labels(y, len(x), self.num_classes)
+        n0, n, batch_size, seed = int(n0), int(n), int(batch_size), int(seed)  # NumPy's go into no JSON
         progress = progress or (lambda *_: None)
         context = {
-            "weights": _digest(*(ops.convert_to_numpy(variable.value) for variable in self.model.weights)),
+            "weights": digest_of_weights(self.model),
+            "layers": digest_of_layers(self.model),
             "sigma": self.sigma,
             "num_classes": self.num_classes,
             "n0": n0,
@@ -161,7 +163,7 @@ class SmoothedClassifier:
         found = []
         with CertificationState(None if output is None else Path(output), context) as state:
             for index, image in enumerate(x):
-                key = _digest(image)
+                key = digest(image)
                 if key not in state.images:
                     most = int(self._count(image, _SELECT, n0, batch_size, seed).argmax())
                     state.images[key] = {"selected": most, "successes": 0, "done": 0}
@@ -223,7 +225,7 @@ class SmoothedClassifier:
         draw = _noisy_copies(size)
         run = self._predictor.compiled(("smoothing", size, classes), vote)
         x, sigma = ops.convert_to_tensor(image), ops.convert_to_tensor(np.float32(self.sigma))
-        words = [int(part, 16) for part in (_digest(image)[:16], _digest(image)[16:32])]
+        words = [int(part, 16) for part in (digest(image)[:16], digest(image)[16:32])]
         total = np.zeros(classes, "int64")
         while done < n:
             state = np.random.SeedSequence(seed, spawn_key=(*words, stream, done // size)).generate_state(3)
@@ -277,11 +279,3 @@ def lower_confidence_bound(successes: np.ndarray | int, n: int, alpha: float) ->
     successes = np.asarray(successes)
     bound = stats.beta.ppf(alpha, np.maximum(successes, 1), n - np.maximum(successes, 1) + 1)
     return np.where(successes == 0, 0.0, bound)
-
-
-def _digest(*arrays: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(repr((array.shape, str(array.dtype))).encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

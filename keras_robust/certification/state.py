@@ -7,7 +7,8 @@ from typing import Any
 
 from keras_robust.files import write_atomically
 
-_SECONDS = 5.0  # between two writes: a kill costs no more than that
+SECONDS = 5.0
+"""Between two writes of a state: a kill costs no more than that."""
 
 
 class CertificationState:
@@ -51,7 +52,7 @@ class CertificationState:
 
     def save_now_and_then(self) -> None:
         """Writes the file if the last write is some seconds ago."""
-        if time.monotonic() - self._written >= _SECONDS:
+        if time.monotonic() - self._written >= SECONDS:
             self._write()
 
     def _write(self) -> None:

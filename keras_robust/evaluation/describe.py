@@ -3,12 +3,15 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 
 def describe(measurement: Any) -> dict[str, Any]:
     """Returns the name and every option of an attack or a noise, ready for JSON."""
     options = {}
     for field in dataclasses.fields(measurement):
         value = getattr(measurement, field.name)
+        value = value.item() if isinstance(value, np.generic) else value
         options[field.name] = value if isinstance(value, str | int | float | bool | None) else repr(value)
     return {"name": type(measurement).__name__, **options}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 from scipy import stats
 
 from keras_robust.certification.smoothing import SmoothedClassifier, check_sigma
+from keras_robust.certification.state import SECONDS
 from keras_robust.checks import check_choice, check_positive_integer
 from keras_robust.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from keras_robust.evaluation.describe import describe, short
 from keras_robust.evaluation.metrics import CORRUPTIONS_MEAN
+from keras_robust.prediction import Predictor
 
 _LEVEL = 0.95
 
@@ -65,7 +68,8 @@ class Certified:
             y: Integer labels, shape `(images,)`.
             **options: Of `SmoothedClassifier.certify`: `batch_size`, `seed`, `output`, `progress`.
         """
-        smoothed = SmoothedClassifier(model, self.sigma, model.output_shape[-1])
+        classes = Predictor.of(model).predict(x[:2], 2).shape[1]
+        smoothed = SmoothedClassifier(model, self.sigma, classes)
         found = smoothed.certify(x, y=y, n0=self.n0, n=self.n, alpha=self.alpha, **options)
         return {radius: (found.prediction == y) & (found.radius >= radius) for radius in self.radii}
 
@@ -73,22 +77,27 @@ class Certified:
         """Adds a number for each radius to an evaluation under way."""
         count = min(self.images, len(job.x))
         name = f"certified, sigma {short(self.sigma)}"
+        # Counts are of one sigma and n, of whatever images and radii.
+        options = describe(self)
+        counts = {each: options[each] for each in ("sigma", "n0", "n")}
+        meter = _Meter(job, json.dumps(options, sort_keys=True))
 
         def progress(done, images, copies, of_copies):
+            meter.keep_now_and_then(done)
             job.progress(name, done, images, 0.0, f"copy {copies} of {of_copies}")
 
-        start, before = time.perf_counter(), job.predictor.forward_passes
-        found = self(
-            job.model,
-            job.x[:count],
-            job.y[:count],
-            batch_size=min(1000, self.n),
-            seed=job.seed,
-            output=job.own_state(name.replace(",", "")),
-            progress=progress,
-        )
-        passes = {"forward": job.predictor.forward_passes - before, "backward": 0}
-        seconds = round(time.perf_counter() - start, 3)
+        try:
+            found = self(
+                job.model,
+                job.x[:count],
+                job.y[:count],
+                batch_size=min(1000, self.n),
+                seed=job.seed,
+                output=job.own_state(name.replace(",", ""), counts),
+                progress=progress,
+            )
+        finally:
+            seconds, passes = meter.keep(count)
         for radius, correct in found.items():
             job.add(
                 f"{name}, L2 {short(radius)}",
@@ -96,11 +105,39 @@ class Certified:
                 correct,
                 norm="L2",
                 epsilon=radius,
-                sigma=self.sigma,
-                attack=describe(self),
+                sigma=float(self.sigma),
+                attack=options,
                 seconds=seconds,
                 cost=passes,
             )
+
+
+class _Meter:
+    """Time and passes of a measurement that resumes by itself, kept in the state of the evaluation.
+
+    Args:
+        job: The evaluation under way.
+        key: What is measured.
+    """
+
+    def __init__(self, job: Any, key: str):
+        self.job, self.key = job, key
+        _, _, self.seconds, self.forward, _ = job.state.get(key, job.clean)
+        self.start = self.kept = time.perf_counter()
+        self.before = job.predictor.forward_passes
+
+    def keep(self, done: int) -> tuple[float, dict[str, int]]:
+        """Writes and returns the seconds and passes of this run and of those before it."""
+        self.kept = time.perf_counter()
+        seconds = self.seconds + self.kept - self.start
+        forward = self.forward + self.job.predictor.forward_passes - self.before
+        self.job.state.put(self.key, self.job.clean, done, seconds, forward, 0)
+        return round(seconds, 3), {"forward": forward, "backward": 0}
+
+    def keep_now_and_then(self, done: int) -> None:
+        """Does so if the last time is some seconds ago."""
+        if time.perf_counter() - self.kept >= SECONDS:
+            self.keep(done)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,7 +82,7 @@ def _draw(x, seed, indices, draw) -> np.ndarray:
 
 
 def _check_size(name: str, value: float) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if not number or not 0 <= value <= 10:
         hint = f" Did you mean {value:g} / 255?" if number and value > 10 else ""
         raise ValueError(f"`{name}` must lie in [0, 10], in pixel units. Received: {name}={value!r}.{hint}")

@@ -14,6 +14,7 @@ import numpy as np
 from keras_robust import norms
 from keras_robust.attacks.base import Predictor
 from keras_robust.checks import Tensor, check_images, check_labels, check_logits, check_positive_integer
+from keras_robust.digests import digest_of_layers, digest_of_weights
 from keras_robust.evaluation.describe import describe, short
 from keras_robust.evaluation.further import Certified, Corrupted
 from keras_robust.evaluation.metrics import DataFingerprint, Environment, Metric, Metrics
@@ -89,7 +90,7 @@ def evaluate(
             )
     if data is None:
         data = DataFingerprint.of(x, y)
-    job = _Job(model, x, y, seed, min(batch_size, len(x)), data, output, progress)
+    job = _Job(model, x, y, int(seed), int(min(batch_size, len(x))), data, output, progress)
     attacked = len(x) if attack_images is None else min(attack_images, len(x))
     job.measure_clean()
     # A later attack with the same options would only repeat the number.
@@ -136,6 +137,7 @@ class _Job:
         self.under: dict[tuple, list[tuple[str, np.ndarray, dict]]] = {}
         context = {
             "weights": digest_of_weights(model),
+            "layers": digest_of_layers(model),
             "data": data.sha256,
             "seed": seed,
             **self.environment.model_dump(),
@@ -273,16 +275,23 @@ class _Job:
             self.y[:count],
             seed=self.seed,
             batch_size=self.batch_size,
-            state_path=self.own_state(name),
+            state_path=self.own_state(name, describe(attack)),
             progress=progress,
             individual=alone,
         )
 
-    def own_state(self, name: str) -> Path | None:
-        """Returns where an attack that resumes by itself keeps its state until the metrics are written."""
+    def own_state(self, name: str, options: dict[str, Any]) -> Path | None:
+        """Returns where a measurement that resumes by itself keeps its state until the metrics are written.
+
+        Args:
+            name: What it is called.
+            options: What tells it from others of that name.
+        """
         if self.state.path is None:
             return None
-        path = self.state.path.with_name(f"{self.state.path.stem}.{name.replace(' ', '_')}.partial")
+        self.state.write()  # what all measurements share is checked before that file is taken up again
+        mark = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
+        path = self.state.path.with_name(f"{self.state.path.stem}.{name.replace(' ', '_')}.{mark}.partial")
         path.parent.mkdir(parents=True, exist_ok=True)
         self.own_states.append(path)
         return path
@@ -316,7 +325,7 @@ class _Job:
             return self.right(noise(self.x[rows], seed=self.seed, indices=rows), self.y[rows])
 
         correct, cost = self.measure(noise, name, np.arange(len(self.x)), self.batch_size, step)
-        self.add(name, kind, correct, sigma=noise.sigma, attack=options, **cost)
+        self.add(name, kind, correct, sigma=float(noise.sigma), attack=options, **cost)
 
 
 def _cost(costs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -346,13 +355,3 @@ def _check_inside(x_adv: np.ndarray, x: np.ndarray, options: dict[str, Any]) -> 
             f"{name} must return images within {norm} distance epsilon={epsilon:.6g} of the clean ones. "
             f"Received: distance {length:.6g}. Project in the attack."
         )
-
-
-def digest_of_weights(model: keras.Model) -> str:
-    """Returns the SHA-256 of a model's weights: their shapes, types and values, in order."""
-    digest = hashlib.sha256()
-    for variable in model.weights:
-        value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value))
-        digest.update(repr((value.shape, str(value.dtype))).encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()

@@ -63,6 +63,10 @@ class State:
             "forward": forward,
             "backward": backward,
         }
+        self.write()
+
+    def write(self) -> None:
+        """Writes what is known so far, if there is a file."""
         if self.path is not None:
             write_atomically(self.path, json.dumps({"context": self.context, "found": self._found}))
 

@@ -12,9 +12,9 @@ import numpy as np
 from keras_robust.attacks.base import Attack
 from keras_robust.attacks.transfer import measure_transfer
 from keras_robust.checks import Tensor
+from keras_robust.digests import digest_of_model
 from keras_robust.evaluation.describe import describe
 from keras_robust.evaluation.metrics import DataFingerprint, Environment
-from keras_robust.evaluation.run import digest_of_weights
 from keras_robust.files import write_atomically
 
 
@@ -51,7 +51,7 @@ def transfer_table(
     clean: dict[str, float] = {}
     accuracy: dict[str, dict[str, float]] = {}
     for source, model in models.items():
-        key = [source, describe(attack), seed, data.sha256, digest_of_weights(model)]
+        key = [source, describe(attack), seed, data.sha256, digest_of_model(model)]
         path = (
             None if state is None else Path(state) / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.npy"
         )

@@ -19,8 +19,8 @@ from keras_robust.corruptions import (
     read_imagenet_p,
 )
 from keras_robust.corruptions.error import ALEXNET_ERRORS, ALEXNET_FLIP_PROBABILITIES
+from keras_robust.digests import digest_of_model
 from keras_robust.evaluation.metrics import Environment
-from keras_robust.evaluation.run import digest_of_weights
 from keras_robust.experiments.ews_paper import NOTES, TABLE_2, flip_rates, fractions
 from keras_robust.files import write_atomically
 from keras_robust.prediction import Predictor
@@ -57,14 +57,16 @@ def measure_imagenet(
         ValueError: If a folder or the model is absent or of another layout, or `folder` is of other weights.
     """
     model = _load(model) if isinstance(model, str) else model
-    predictor, weights = Predictor.of(model), digest_of_weights(model)
+    predictor, identity = Predictor.of(model), digest_of_model(model)
     found: dict[str, dict[str, float]] = {}
     if c is not None:
 
         def errors(name: str) -> list[float]:
             return [_error(predictor, c, name, severity, size, batch_size) for severity in SEVERITIES]
 
-        each = {name: _kept(folder / "imagenet_c" / f"{name}.json", weights, errors, name) for name in CORRUPTIONS}
+        each = {
+            name: _kept(folder / "imagenet_c" / f"{name}.json", identity, errors, name) for name in CORRUPTIONS
+        }
         ratios = {name: float(np.mean(each[name])) / ALEXNET_ERRORS[name] for name in CORRUPTIONS}
         found["ImageNet-C"] = {"mCE": alexnet_mean_corruption_error(each), **ratios}
     if p is not None:
@@ -74,7 +76,7 @@ def measure_imagenet(
             return flip_probability(labels, noise=name.endswith("_noise"))
 
         flipped = {
-            name: _kept(folder / "imagenet_p" / f"{name}.json", weights, flips, name) for name in PERTURBATIONS
+            name: _kept(folder / "imagenet_p" / f"{name}.json", identity, flips, name) for name in PERTURBATIONS
         }
         ratios = {name: flipped[name] / ALEXNET_FLIP_PROBABILITIES[name] for name in PERTURBATIONS}
         found["ImageNet-P"] = {"mFR": mean_flip_rate(flipped), **ratios}
@@ -128,14 +130,14 @@ def _error(predictor: Predictor, folder: Path, name: str, severity: int, size: i
     return wrong / total
 
 
-def _kept(path: Path, weights: str, measure: Callable[[str], Any], name: str) -> Any:
+def _kept(path: Path, identity: str, measure: Callable[[str], Any], name: str) -> Any:
     """What was measured of one part, from its file where that is there."""
     if not path.is_file():
-        write_atomically(path, json.dumps({"weights": weights, "measured": measure(name)}) + "\n")
+        write_atomically(path, json.dumps({"model": identity, "measured": measure(name)}) + "\n")
     kept = json.loads(path.read_text(encoding="utf-8"))
-    if kept["weights"] != weights:
+    if kept.get("model") != identity:
         raise ValueError(
-            f"{path} must come from the model that is measured. Received: weights {kept['weights'][:12]} "
-            f"instead of {weights[:12]}. Give another output folder."
+            f"{path} must come from the model that is measured: digest {identity[:12]}. "
+            f"Received: {str(kept.get('model'))[:12]}. Give another output folder."
         )
     return kept["measured"]

@@ -128,6 +128,21 @@ def test_state_of_another_certification_is_refused(linear, tmp_path):
     SmoothedClassifier(model, SIGMA, 2).certify(x[:1], **settings)
     with pytest.raises(ValueError, match="differs in sigma"):
         SmoothedClassifier(model, 0.25, 2).certify(x[:1], **settings)
+    # Of the same weights: a layer before it that has none.
+    other = keras.Sequential([keras.Input(SHAPE), keras.layers.Rescaling(0.5), model])
+    with pytest.raises(ValueError, match="differs in layers"):
+        SmoothedClassifier(other, SIGMA, 2).certify(x[:1], **settings)
+
+
+def test_numbers_may_be_numpys(linear, tmp_path):
+    model, x, _, _ = linear
+    numbers = {"n0": np.int64(5), "n": np.int32(10), "batch_size": np.int64(10), "seed": np.int64(3)}
+    state = tmp_path / "state.json"
+    found = SmoothedClassifier(model, np.float32(SIGMA), np.int64(2)).certify(x[:1], output=state, **numbers)
+    again = SmoothedClassifier(model, SIGMA, 2).certify(
+        x[:1], output=state, **{name: int(number) for name, number in numbers.items()}
+    )
+    assert found.successes == again.successes
 
 
 def test_noise_reaches_the_model_unclipped_with_the_given_sigma():

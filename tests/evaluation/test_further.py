@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from keras_robust import evaluation
-from keras_robust.certification import SmoothedClassifier
+from keras_robust.certification import SmoothedClassifier, state
 from keras_robust.corruptions import CORRUPTIONS, corrupt
-from keras_robust.evaluation import Certified, Corrupted
+from keras_robust.evaluation import Certified, Corrupted, further
 from keras_robust.evaluation.further import interval_over_images
 
 
@@ -33,6 +33,47 @@ def test_certified_accuracy_counts_right_images_of_enough_radius(judged, tmp_pat
         ("L2", 0.05, 0.05, 9),
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_broken_certification_goes_on_and_counts_what_both_runs_cost(judged, tmp_path, monkeypatch):
+    model, x, y = judged
+    monkeypatch.setattr(further, "SECONDS", 0.0)
+    monkeypatch.setattr(state, "SECONDS", 0.0)
+    certified = [Certified(sigma=0.05, radii=[0.0], n=200, images=9), Certified(sigma=0.05, radii=[0.0], n=100)]
+    whole = evaluation.evaluate(model, x, y, further=certified).of_kind("certified")
+
+    def interrupt(name, done, total, accuracy, detail):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    output = tmp_path / "metrics.json"
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.evaluate(model, x, y, further=certified, output=output, progress=interrupt)
+    broken = evaluation.evaluate(model, x, y, further=certified, output=output).of_kind("certified")
+    assert [each.correct for each in broken] == [each.correct for each in whole]
+    # Each run looks at the model's number of classes once more.
+    at_least = [each.cost["forward"] for each in whole]
+    assert at_least[0] <= broken[0].cost["forward"] <= at_least[0] + 10
+    assert broken[1].cost == whole[1].cost
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_model_of_its_own_class_is_certified(judged):
+    model, x, y = judged
+
+    class Wrapped(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def call(self, inputs):
+            return self.inner(inputs)
+
+    own = Wrapped()
+    own(x[:1])
+    asked = {"further": [Certified(sigma=0.05, radii=[0.0], n=100)]}
+    found = [evaluation.evaluate(each, x, y, **asked).of_kind("certified") for each in (model, own)]
+    assert found[0][0].correct == found[1][0].correct
 
 
 def test_corrupted_accuracy_is_the_mean_over_corruptions_and_severities(judged):

@@ -8,6 +8,7 @@ import pytest
 from keras_robust.attacks import AutoAttack
 from keras_robust.attacks.sanity import Flag
 from keras_robust.evaluation import Gaussian, Metrics, Uniform, epsilon_sweep, evaluate, robust_accuracy
+from keras_robust.evaluation.metrics import Environment
 
 SHAPE = (4, 4, 1)
 
@@ -145,6 +146,27 @@ def test_the_state_of_another_run_is_refused_and_survives(model, images, tmp_pat
     with pytest.raises(ValueError, match="differs in weights"):
         evaluate(model, *images, attacks=[Push(0.1)], output=output)
     assert (tmp_path / "metrics.json.partial").read_text() == before
+
+
+def test_the_state_of_other_layers_is_refused(model, images, tmp_path):
+    output = tmp_path / "metrics.json"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, *images, attacks=[Push(0.1, die_after=1)], batch_size=2, output=output)
+    other = keras.Sequential([keras.Input(SHAPE), keras.layers.Rescaling(0.9), model])
+    with pytest.raises(ValueError, match="differs in layers"):
+        evaluate(other, *images, attacks=[Push(0.1)], output=output)
+
+
+def test_numbers_may_be_numpys(model, images, tmp_path):
+    options = {"seed": np.int64(0), "batch_size": np.int32(4), "output": tmp_path / "metrics.json"}
+    attacks, noise = [Push(np.float32(0.12)), Push(np.float64(0.2))], [Gaussian(np.float32(0.0))]
+    metrics = evaluate(model, *images, attacks=attacks, noise=noise, **options)
+    assert [metric.name for metric in metrics.metrics[1:]] == [
+        "Push Linf 0.12",
+        "Push Linf 0.2",
+        "gaussian noise 0",
+    ]
+    assert Metrics.load(tmp_path / "metrics.json") == metrics
 
 
 def test_a_broken_state_file_is_refused(model, images, tmp_path):
@@ -299,3 +321,29 @@ def test_a_run_broken_within_autoattack_goes_on_to_the_same_numbers(model, image
         (each.name, each.correct) for each in whole.metrics
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_two_autoattacks_of_one_ball_keep_their_own_state(model, images, tmp_path):
+    ensembles = [
+        AutoAttack(norm="Linf", epsilon=0.12, version="custom", attacks=list(attacks))
+        for attacks in (["apgd-ce"], ["apgd-ce", "square"])
+    ]
+    found = evaluate(model, *images, attacks=ensembles, output=tmp_path / "metrics.json")
+    assert [metric.correct for metric in found.metrics if metric.name == "AutoAttack Linf 0.12"] == [16, 16]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_run_broken_within_autoattack_is_refused_to_other_code(model, images, tmp_path, monkeypatch):
+    attack = AutoAttack(norm="Linf", epsilon=0.12, version="custom", attacks=["apgd-ce", "square"])
+
+    def interrupt(name, done, total, accuracy, detail):
+        if detail.startswith("square"):
+            raise KeyboardInterrupt
+
+    output = tmp_path / "metrics.json"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, *images, attacks=[attack], output=output, progress=interrupt)
+    other = Environment.here().model_copy(update={"code_commit": "0" * 40})
+    monkeypatch.setattr(Environment, "here", lambda: other)
+    with pytest.raises(ValueError, match="differs in code_commit"):
+        evaluate(model, *images, attacks=[attack], output=output)

@@ -1,0 +1,64 @@
+"""SHA-256 of arrays and of what a model computes, for files that must belong to one model."""
+
+import hashlib
+import json
+from typing import Any
+
+import keras
+import numpy as np
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """Returns the SHA-256 of arrays: their shapes, types and values, in order."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(repr((array.shape, str(array.dtype))).encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def digest_of_weights(model: keras.Model) -> str:
+    """Returns the SHA-256 of a model's weights; the seeds of its random layers are none."""
+    return digest(*(keras.ops.convert_to_numpy(variable.value) for variable in model.weights))
+
+
+def digest_of_layers(model: keras.Model) -> str:
+    """Returns the SHA-256 of what a model computes beside its weights: the options and types of its layers.
+
+    Kernel average pooling, for one, has no weights. Names of layers, which Keras numbers anew in each process, and
+    seeds do not count.
+    """
+    layers = [_facts(layer) for layer in model._flatten_layers()]
+    return hashlib.sha256(json.dumps(layers, sort_keys=True, default=_fallback).encode()).hexdigest()
+
+
+def digest_of_model(model: keras.Model) -> str:
+    """Returns the SHA-256 of a model's weights and layers together."""
+    return hashlib.sha256((digest_of_weights(model) + digest_of_layers(model)).encode()).hexdigest()
+
+
+def _facts(layer: keras.Layer) -> list[Any]:
+    options: Any = None
+    if not isinstance(layer, keras.Model):  # whose layers are facts of their own
+        try:
+            options = _without_names(layer.get_config())
+        except NotImplementedError:
+            options = "unknown"
+    decided = getattr(layer, "trace_key", None)  # what a layer decides in Python
+    return [_kind(layer), layer.compute_dtype, options, decided]
+
+
+def _without_names(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _without_names(each) for key, each in value.items() if key not in ("name", "seed")}
+    if isinstance(value, list | tuple):
+        return [_without_names(each) for each in value]
+    return value
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def _fallback(value: Any) -> str:
+    return digest(value) if isinstance(value, np.ndarray) else _kind(value)

@@ -1,0 +1,62 @@
+"""Digests tell apart models that compute something else, and only those."""
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_robust import models
+from keras_robust.digests import digest_of_layers, digest_of_model, digest_of_weights
+from keras_robust.layers import GaussianNoise, noise_at_inference
+
+
+def net(*, stride=1, dtype="float32", noise=0.1):
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            GaussianNoise(noise, dtype=dtype),
+            layers.Conv2D(4, 3, strides=stride, activation="relu", dtype=dtype),
+            layers.GlobalAveragePooling2D(dtype=dtype),
+            layers.Dense(3, dtype=dtype),
+        ]
+    )
+
+
+def test_a_model_built_again_has_the_same_digest():
+    first, again = net(), net()
+    assert [layer.name for layer in first.layers] != [layer.name for layer in again.layers]
+    assert digest_of_model(first) == digest_of_model(again)
+
+
+def test_weights_count():
+    model = net()
+    before = digest_of_weights(model)
+    model.layers[-1].bias.assign(np.ones(3))
+    assert digest_of_weights(model) != before
+    assert digest_of_layers(model) == digest_of_layers(net())
+
+
+def test_pooling_without_weights_strides_types_and_noise_that_is_switched_on_count():
+    model = net()
+    pooled = models.insert_kap(model)
+    assert digest_of_weights(pooled) == digest_of_weights(model)
+    others = [digest_of_layers(each) for each in (model, pooled, net(stride=2), net(dtype="mixed_bfloat16"))]
+    with noise_at_inference(model, inputs=False, activations=True):
+        others.append(digest_of_layers(model))
+    assert len(set(others)) == len(others)
+    assert digest_of_layers(model) == others[0]
+
+
+def test_a_layer_that_has_no_configuration_is_known_by_its_kind():
+    class Own(layers.Layer):
+        def __init__(self, table):
+            super().__init__()
+            self.table = table
+
+        def call(self, inputs):
+            return inputs
+
+    model = keras.Sequential([keras.Input((2,)), Own(object()), layers.Dense(2)])
+    assert digest_of_layers(model) == digest_of_layers(
+        keras.Sequential([keras.Input((2,)), Own(object()), layers.Dense(2)])
+    )
