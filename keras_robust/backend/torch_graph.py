@@ -38,23 +38,25 @@ def record(fn: Callable) -> Callable:
     """
     graphs: dict[Any, _Recorded] = {}
     can_be = True
-    known: tuple[Any, list, Any] = (None, [], None)
+    known: tuple[Any, list, Any] = (None, [], None)  # the first argument, its leaves, and its part of the key
     calls: collections.Counter = collections.Counter()
 
     def run(first, *rest):
         nonlocal can_be, known
         if not can_be:
             return fn(first, *rest)
-        leaves = _flatten(rest, [])
+        leaves: list = []
+        layout = _flatten(rest, leaves)
         if known[0] is not first:
-            fixed = tree.flatten(first)
+            fixed: list = []
+            layout_of_first = _flatten((first,), fixed)
             if not _all_real(fixed):
                 return fn(first, *rest)
-            known = first, fixed, _shapes(fixed)
+            known = first, fixed, (layout_of_first, _shapes(fixed))
         if not _all_real(leaves):
             return fn(first, *rest)
-        _, fixed, shapes = known
-        key = shapes, _shapes(leaves)
+        _, fixed, key_of_first = known
+        key = key_of_first, layout, _shapes(leaves)
         if key not in graphs:
             calls[key] += 1
             if calls[key] <= _EAGER_CALLS:
@@ -69,16 +71,22 @@ def record(fn: Callable) -> Callable:
     return torch.no_grad()(run)
 
 
-def _flatten(nest: Any, leaves: list) -> list:
-    """Appends the leaves of a nest as Keras orders them, whose own walk costs as much as a dozen operations."""
+def _flatten(nest: Any, leaves: list) -> tuple:
+    """Appends the leaves of a nest as Keras orders them, whose own walk costs as much as a dozen operations.
+
+    Returns what tells nests of the same leaves apart: a frozen layer's variables lie in the other of two lists.
+    """
+    layout: list[Any] = []
     for each in nest:
         if isinstance(each, torch.Tensor):
             leaves.append(each)
+            layout.append(None)
         elif isinstance(each, (tuple, list)):
-            _flatten(each, leaves)
+            layout.append(_flatten(each, leaves))
         else:
             leaves.extend(tree.flatten(each))
-    return leaves
+            layout.append(repr(tree.map_structure(lambda _: None, each)))
+    return tuple(layout)
 
 
 def _all_real(leaves: Sequence[Any]) -> bool:

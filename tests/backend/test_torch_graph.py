@@ -85,6 +85,29 @@ def test_recorded_graph_follows_training(net, batch, recorded):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_freezing_a_layer_leaves_the_logits_what_they_are(rng):
+    # The variables keep their order here: the end of one list is only the beginning of the other.
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(6, "relu"), keras.layers.Dense(6)])
+    x = rng.normal(size=(3, 6)).astype("float32")
+    for _ in range(4):
+        before = Predictor.of(model).predict(x)
+    for frozen in (0, 1):
+        model.layers[frozen].trainable = False
+        for _ in range(4):
+            np.testing.assert_allclose(Predictor.of(model).predict(x), before, rtol=1e-5, atol=1e-6)
+
+
+def test_nests_of_the_same_tensors_are_told_apart(recorded):
+    run = backend.jit(lambda first, rest: sum(first[0]) - sum(first[1]) + sum(rest[0]) * sum(rest[1]))
+    one, two, three = (ops.convert_to_tensor(value) for value in (1.0, 2.0, 3.0))
+    nests = {((one, two), (three,)): (0.0, 9.0), ((one,), (two, three)): (-4.0, 5.0)}
+    for _ in range(4):
+        for first, (difference, _) in nests.items():
+            for rest, (_, product) in nests.items():
+                assert float(run(first, rest)) == difference + product
+    assert len(recorded) == 4
+
+
 def test_function_that_looks_at_values_stays_eager(net, batch, recorded):
     def doubled(logits, x):
         return ops.while_loop(lambda each: ops.max(each) < 1.0, lambda each: (2 * each,), (ops.abs(logits(x)),))[0]
