@@ -95,7 +95,7 @@ class PGD(Attack):
         """Climbs from one start; the score is the loss."""
         passes = len(x) * self.steps * self.eot
         predictor.count(forward=passes + len(x) * self.eot, backward=passes)
-        # Lengths and the stage go in as tensors: the same code serves every epsilon.
+        # Lengths, steps and the stage go in as tensors: the same code serves every epsilon and number of steps.
         key = ("pgd", self.norm, self.random_start, self.loss, self.eot)
         numbers = ops.convert_to_tensor(np.array([self.epsilon, self._step_size()], "float32"))
         problem = (x, y, numbers, ops.convert_to_tensor(stage * (self.steps + 1), "int32"))
@@ -103,7 +103,8 @@ class PGD(Attack):
         if self.random_start:
             state = predictor.compiled((key, "start"), self._traced_start)(x, noise["start"], numbers)
         state = predictor.loop(key, self._traced_step)(0, self.steps, state, *problem)
-        return predictor.compiled((key, "end"), self._traced_end)(state, *problem)
+        last = ops.convert_to_tensor(self.steps, "int32")
+        return predictor.compiled((key, "end"), self._traced_end)(state, last, *problem)
 
     def _step_size(self):
         return 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
@@ -115,9 +116,9 @@ class PGD(Attack):
         score = self._score(logits, y, self._objective(y), first_tick)
         return self._climb(score, state, index, x, numbers[0], numbers[1], self.random_start)
 
-    def _traced_end(self, logits, state, x, y, numbers, first_tick):
+    def _traced_end(self, logits, state, last, x, y, numbers, first_tick):
         del x, numbers
-        return _finish(self._score(logits, y, self._objective(y), first_tick), state, self.steps)
+        return _finish(self._score(logits, y, self._objective(y), first_tick), state, last)
 
     def _objective(self, y):
         return lambda outputs: LOSSES[self.loss](outputs, y)

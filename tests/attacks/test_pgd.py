@@ -5,6 +5,8 @@ from keras import ops
 
 from keras_robust import losses, norms
 from keras_robust.attacks import FGSM, PGD, Predictor
+from keras_robust.layers import noise_at_inference
+from keras_robust.models import insert_noise
 from tests.attacks.contract import EPSILON, contract_data, contract_model
 from tests.attacks.linear import best_gain, closest_distance, linear_model
 
@@ -131,6 +133,25 @@ def test_another_epsilon_does_not_trace_the_model_again():
     first = len(calls)
     PGD("Linf", 0.03)(model, x, y)
     assert len(calls) == first
+
+
+@pytest.mark.parametrize(
+    ("attack", "before"),
+    [
+        (PGD("Linf", 0.05, steps=3), PGD("Linf", 0.05, steps=7)),
+        (PGD("Linf", 0.05, steps=3, random_start=False), FGSM("Linf", 0.05)),
+    ],
+)
+def test_the_result_on_a_random_model_does_not_depend_on_the_steps_of_an_attack_before(attack, before):
+    x = contract_data(contract_model())[0]
+    y = np.arange(len(x)) % 5
+
+    def result(*attacks):
+        model = insert_noise(contract_model(), 0.2, seed=0)
+        with noise_at_inference(model, inputs=True, activations=True):
+            return [each(model, x, y) for each in attacks][-1]
+
+    np.testing.assert_array_equal(result(before, attack), result(attack))
 
 
 @pytest.mark.parametrize("keep_best", [True, False])
