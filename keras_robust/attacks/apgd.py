@@ -318,7 +318,7 @@ def _check(norm, values, x, allowed, epsilon):
 
 def _with_momentum(x, moved, s, index):
     # The first step has no momentum, but its weight is 1 all the same (algorithm 1, line 3).
-    weight = ops.where(index > 1, 0.75, 1.0)
+    weight = ops.cast(ops.where(index > 1, 0.75, 1.0), x.dtype)
     return s.x_adv + weight * (moved - s.x_adv) + 0.25 * (s.x_adv - s.x_previous)
 
 

@@ -176,7 +176,7 @@ class FAB(Attack):
         wrong = ops.not_equal(ops.cast(ops.argmax(outputs, axis=-1), y.dtype), y)
         score = ops.where(wrong, -norm.length(x_adv - x), -_FAR)
         better = ~settled & (score >= s.score) & (wrong | (s.score <= -_FAR))
-        back = ops.where(wrong, self.beta, 1.0)
+        back = ops.cast(ops.where(wrong, self.beta, 1.0), x.dtype)
         return (
             x + per_example(back, x) * (x_adv - x),
             ops.where(per_example(better, x), x_adv, s.x_best),

@@ -63,7 +63,8 @@ def _problem(norm, points, weights, values):
     largest = ops.max(slope, axis=-1, keepdims=True) + _TINY
     slope = slope / largest  # squares of the gradients of a confident model would underflow
     values = values / largest[..., 0]
-    downhill = -ops.sign(weights) * ops.where(values >= 0, 1.0, -1.0)[..., None]
+    above = ops.cast(ops.where(values >= 0, 1.0, -1.0), weights.dtype)  # of two numbers: in Keras's default type
+    downhill = -ops.sign(weights) * above[..., None]
     room = ops.where(downhill > 0, 1.0 - points, points)
     return slope, room, slope * room, slope * slope if norm == "L2" else slope, ops.abs(values), downhill
 

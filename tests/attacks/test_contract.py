@@ -72,6 +72,20 @@ def test_the_variables_of_the_model_are_unchanged(row, norm):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable.value), value)
 
 
+@pytest.mark.parametrize(
+    ("row", "norm"), [case for case in CASES if case.id in ("pgd-L1", "apgd-Linf", "fab_targeted-L2", "square-L2")]
+)
+def test_the_result_does_not_depend_on_the_default_float_type(row, norm):
+    expected, _ = outcome(row, norm)
+    model, x, y = contract_model(), *subject()[1:]
+    keras.config.set_floatx("float64")
+    try:
+        found = row.make(norm, EPSILON[norm])(model, x, y, seed=SEED, batch_size=BATCH)
+    finally:
+        keras.config.set_floatx("float32")
+    np.testing.assert_array_equal(found, expected)
+
+
 @table
 def test_the_same_seed_gives_the_same_result(row, norm):
     model, x, y = subject()
