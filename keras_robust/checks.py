@@ -72,7 +72,11 @@ def check_labels(y: Any, count: int, num_classes: int | None = None) -> np.ndarr
     """
     y = np.asarray(keras.ops.convert_to_numpy(y))
     if y.shape != (count,):
-        hint = "For one-hot labels use y.argmax(-1)." if y.ndim == 2 else "Give one label for each image."
+        hint = "Give one label for each image."
+        if y.shape == (count, 1):
+            hint = "Use y[:, 0]."
+        elif y.ndim == 2 and y.shape[1] > 1:
+            hint = "For one-hot labels use y.argmax(-1)."
         raise ValueError(
             f"`y` must hold integer labels of shape ({count},), one an image. Received: shape={y.shape}. {hint}"
         )

@@ -32,7 +32,9 @@ def test_images_that_cannot_be_images_name_the_fix(x, message):
     ("y", "message"),
     [
         (np.eye(3), r"For one-hot labels use y\.argmax\(-1\)"),
+        (np.ones((3, 1), int), r"shape=\(3, 1\). Use y\[:, 0\]\.$"),
         (np.zeros(2, int), "one label for each image"),
+        (np.zeros((2, 1), int), "one label for each image"),
         (np.zeros(3), r"must hold integers.*y\.astype\('int32'\)"),
         (np.array([0, 1, 10]), r"must lie in \[0, 9\].*maximum 10"),
         (np.array([0, -1, 2]), "minimum -1"),
