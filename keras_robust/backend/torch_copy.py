@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import torch
 
+from keras_robust.backend import full_precision
 from keras_robust.layers import (
     KAP,
     Conv2D,
@@ -33,7 +34,7 @@ def native_torch_copy(model: keras.Model) -> torch.nn.Module:
         Module in evaluation mode, on the CPU.
 
     Raises:
-        ValueError: If a layer is unknown.
+        ValueError: If a layer or an option of one is unknown.
     """
     uses: collections.Counter[int] = collections.Counter()
     graph = model._functional if isinstance(model, keras.Sequential) else model
@@ -55,10 +56,51 @@ def native_torch_copy(model: keras.Model) -> torch.nn.Module:
     network = _Chains(chains, ends[id(graph.outputs[0])]).eval()
     for parameter in network.parameters():
         parameter.requires_grad_(False)
+    _compare(network, model)
     return network
 
 
+def _compare(network: torch.nn.Module, model: keras.Model) -> None:
+    """Raises `ValueError` unless the copy gives the model's logits for an image of random pixels."""
+    shape = [size or 32 for size in model.inputs[0].shape[1:]]
+    image = np.random.default_rng(0).uniform(0, 1, (1, *shape)).astype("float32")
+    with full_precision():
+        expected = np.asarray(keras.ops.convert_to_numpy(model(image, training=False)))
+    found = network(torch.tensor(image).permute(0, 3, 1, 2)).numpy()
+    apart = np.abs(found - expected).max() if found.shape == expected.shape else np.inf
+    if not apart <= _ROUNDING * max(1.0, np.abs(expected).max()):
+        raise ValueError(
+            f"The native copy of '{model.name}' must give the model's logits. "
+            f"Received: logits that differ by {apart:.3g} for one image. {_INSTEAD}"
+        )
+
+
+_ROUNDING = 1e-3  # share of the largest logit: float32 in another order, through some fifty layers
+_INSTEAD = "Use `keras_robust.backend.torch_module.as_torch_module`, which wraps any model."
+# The only value that a copy has of options which change what a layer computes.
+_OPTIONS: dict[type, dict[str, Any]] = {
+    keras.layers.Conv2D: {"dilation_rate": (1, 1)},
+    keras.layers.Dense: {"use_bias": True},
+    keras.layers.BatchNormalization: {"scale": True, "center": True},
+    keras.layers.ReLU: {"max_value": None, "negative_slope": 0.0, "threshold": 0.0},
+    keras.layers.MaxPooling2D: {"padding": "valid"},
+    keras.layers.GlobalAveragePooling2D: {"keepdims": False},
+    WeightMap: {"strides": 1},
+}
+
+
+def _no_copy(layer: Any, **options: Any) -> ValueError:
+    listed = "".join(f" with {name}={value!r}" for name, value in options.items())
+    return ValueError(
+        f"There is no native copy of layer '{layer.name}' of type {type(layer).__name__}{listed}. {_INSTEAD}"
+    )
+
+
 def _copy(layer: Any, before: list[torch.nn.Module]) -> list[torch.nn.Module]:
+    for kind, options in _OPTIONS.items():
+        for name, value in options.items():
+            if isinstance(layer, kind) and getattr(layer, name) != value:
+                raise _no_copy(layer, **{name: getattr(layer, name)})
     if isinstance(layer, Conv2D | Dense):
         arrays = averaged_weights(layer)
     else:
@@ -94,12 +136,9 @@ def _copy(layer: Any, before: list[torch.nn.Module]) -> list[torch.nn.Module]:
         linear = torch.nn.Linear(*weights[0].shape)
         linear.load_state_dict({"weight": weights[0].T, "bias": weights[1]})
         return [linear, *_activation(layer)]
-    if isinstance(layer, WeightMap) and layer.strides == 1:
+    if isinstance(layer, WeightMap):
         return [_WeightMap(layer, weights)]
-    raise ValueError(
-        f"There is no native copy of layer '{layer.name}' of type {type(layer).__name__}. "
-        "Use `keras_robust.backend.torch_module.as_torch_module`, which wraps any model."
-    )
+    raise _no_copy(layer)
 
 
 # An `Add` is the sum that its chain begins with.
@@ -137,6 +176,8 @@ def _fold(layer, before):
     if not before or not isinstance(before[-1], torch.nn.Conv2d):
         raise ValueError(f"Kernel pooling '{layer.name}' must follow a convolution to be folded into it.")
     convolution = before.pop()
+    if convolution.groups != 1:
+        raise _no_copy(layer, groups=convolution.groups)
     channels = convolution.out_channels
     pooled = layer(keras.ops.reshape(keras.ops.eye(channels), (1, 1, channels, channels)))
     mixing = torch.tensor(np.array(keras.ops.convert_to_numpy(pooled))[0, 0])  # (channels, pooled channels)
