@@ -26,7 +26,7 @@ def grad_cam(
         x: Images, shape `(images, height, width, channels)`, in [0, 1].
         classes: Integer class of each image, shape `(images,)`; None takes the predicted one.
         layer: Name of a layer with outputs of shape `(batch, height, width, channels)` that all of the network's
-            paths run through. None takes the last one.
+            paths run through. None takes the last one of more than a single pixel.
         batch_size: Images a pass.
 
     Returns:
@@ -122,8 +122,10 @@ def _values(model: keras.Model) -> tuple[list, list]:
 def _split(model: keras.Model, name: str | None) -> tuple[keras.Model, keras.Model]:
     """The network up to a layer's outputs, and from there to the logits."""
     spatial = {each.name: each for each in model.layers if len(getattr(each.output, "shape", ())) == 4}
-    if name is None and spatial:
-        name = list(spatial)[-1]
+    # The map of a single pixel, as global pooling leaves it, says nothing about where.
+    wide = [each for each, layer in spatial.items() if tuple(layer.output.shape[1:3]) != (1, 1)] or list(spatial)
+    if name is None and wide:
+        name = wide[-1]
     if name not in spatial:
         raise ValueError(
             "`layer` must name a layer with outputs of shape (batch, height, width, channels): "
@@ -136,5 +138,5 @@ def _split(model: keras.Model, name: str | None) -> tuple[keras.Model, keras.Mod
         raise ValueError(
             "All paths of the network must run through `layer`. "
             f"Received: layer={name!r}, which a shortcut passes by. Name a layer after their sum, or leave out "
-            f"`layer` for {list(spatial)[-1]!r}."
+            f"`layer` for {wide[-1]!r}."
         ) from error

@@ -29,6 +29,17 @@ def test_maps_of_a_pooled_net_are_its_maps_weighted_by_the_class(classes, rng):
     np.testing.assert_allclose(grad_cam(model, x, classes, batch_size=3), expected, atol=ROUNDING)
 
 
+def test_a_layer_of_one_pixel_is_not_the_last_one_with_a_map(rng):
+    inputs = keras.Input((6, 5, 2))
+    x = layers.Conv2D(4, 3, activation="tanh", name="maps")(inputs)
+    x = layers.Conv2D(3, 1, name="pixel")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    model = keras.Model(inputs, layers.Flatten()(x))
+    x = rng.uniform(size=(4, 6, 5, 2)).astype("float32")
+    found = grad_cam(model, x)
+    assert np.ptp(found, axis=(1, 2)).max() > 0.1
+    np.testing.assert_array_equal(found, grad_cam(model, x, layer="maps"))
+
+
 def test_maps_have_the_size_of_the_image(rng):
     x = rng.uniform(size=(2, 16, 12, 1)).astype("float32")
     maps = grad_cam(models.build("kap_cnn", 10, (16, 12, 1), depth=2, pooling="kap", seed=0), x)
