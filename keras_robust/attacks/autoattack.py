@@ -14,7 +14,7 @@ from keras_robust.attacks import sanity
 from keras_robust.attacks.apgd import APGD
 from keras_robust.attacks.autoattack_result import AutoAttackResult, cost_label
 from keras_robust.attacks.autoattack_state import RunState, fingerprint
-from keras_robust.attacks.base import Attack, Predictor, attack_stage, bucketed_batches
+from keras_robust.attacks.base import Attack, Predictor, attack_stage, bucketed_batches, image_rng
 from keras_robust.attacks.fab import FAB
 from keras_robust.attacks.precision import float32_copy, is_mixed
 from keras_robust.attacks.repeated import repeated_accuracy
@@ -202,6 +202,9 @@ class _Run:
         self.seed, self.batch_size, self.individual, self.classes = seed, batch_size, individual, classes
         self.progress = progress or (lambda *_: None)
         self.plan = auto.plan()
+        for attack in self.plan.values():  # what it refuses, it refuses now, not when its turn comes
+            attack.stages(classes)
+            attack.draw(image_rng(seed, 0), x.shape[1:])
         self.rounds = [*self.plan.items()] * (2 if individual else 1)
         self.predictor = Predictor.of(model)
         # A weak reference is all that a predictor holds, so the copy must live as long as the run.
@@ -326,7 +329,8 @@ class _Run:
         if self.auto.version == "rand":
             flags = [flag for flag in flags if flag.name != "randomized"]
         attacked = {name: value for name, value in after.items() if name != "clean"}
-        square = sanity.square_beats_white_box(alone or attacked)
+        # The attacks alone may have seen the first images only.
+        square = sanity.square_beats_white_box(attacked) or sanity.square_beats_white_box(alone)
         return AutoAttackResult(
             norm=self.auto.norm,
             epsilon=self.auto.epsilon,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_robust import attacks, norms
-from keras_robust.attacks import APGD, FAB, AutoAttack, Square
+from keras_robust.attacks import APGD, FAB, PGD, AutoAttack, Square
 from keras_robust.attacks.autoattack_state import RunState
 from keras_robust.layers import GaussianNoise, noise_at_inference
 from tests.attacks.contract import contract_data, contract_model
@@ -102,6 +102,17 @@ def test_alone_an_attack_sees_only_what_others_had_broken_before_it(subject, res
     assert few.individual == eight.individual
     with pytest.raises(ValueError, match="individual=-1"):
         quick().run(*subject, individual=-1)
+
+
+def test_looking_at_the_first_images_alone_hides_no_sign_of_masked_gradients(subject):
+    model, x, y = subject
+    y = np.where(np.arange(len(y)) < 5, (y + 1) % 5, y)  # nothing is left to attack of the first five
+    ball = {"norm": "Linf", "epsilon": 0.05}
+    parts = [PGD(**ball, steps=1, step_size=1e-6, random_start=False), Square(**ball, queries=30)]
+    auto = AutoAttack(**ball, version="custom", attacks=parts)
+    for individual in (False, 5):
+        flags = auto.run(model, x, y, batch_size=BATCH, individual=individual).flags
+        assert "square_beats_white_box" in [flag.name for flag in flags]
 
 
 def test_the_json_names_cost_and_flags(result):
@@ -244,6 +255,23 @@ def test_few_classes_are_attacked_and_noted(classes):
     assert len(notes) == 1 + (classes < 3) + (classes < 4)
     assert {note.severity for note in notes} == {"note"}
     assert result.robust_accuracy < 1
+
+
+@pytest.mark.parametrize(
+    ("attack", "shape", "message"),
+    [
+        (Square("Linf", 0.1, queries=2), (16,), "Square needs images"),
+        (Square("Linf", 0.1, queries=2), (4, 4), "Square needs images"),
+        (PGD("Linf", 0.1, loss="dlr"), (4, 4, 1), "at least three classes"),
+    ],
+)
+def test_what_the_last_attack_refuses_is_an_error_before_the_first_begins(attack, shape, message, tmp_path):
+    model = keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(2)])
+    x = np.random.default_rng(0).uniform(0, 1, (3, *shape)).astype("float32")
+    auto = AutoAttack("Linf", 0.1, "custom", attacks=[APGD("Linf", 0.1, steps=1), attack])
+    with pytest.raises(ValueError, match=message):
+        auto.run(model, x, np.zeros(3, int), state_path=tmp_path / "state.npz")
+    assert not (tmp_path / "state.npz").exists()
 
 
 def noisy_model():
