@@ -156,6 +156,7 @@ def evaluate(
     from rich.console import Console
 
     from keras_robust import evaluation
+    from keras_robust.bars import Bars
     from keras_robust.evaluation.compare import repetition
     from keras_robust.evaluation.report import save_figure, terminal_table
     from keras_robust.subject import Protocol, beside_stored, check_stored, open_subject
@@ -181,7 +182,7 @@ def evaluate(
         check_stored(stored, data, seed)
     model = subject.load()
     folder = output if output is not None else Path("reports") / subject.name
-    with _Bars() as bars:
+    with Bars() as bars:
         metrics = evaluation.evaluate(
             model,
             x,
@@ -358,37 +359,6 @@ def _noise(gaussian: str | None, uniform: str | None) -> dict[str, list[float]] 
 def _as_path(folder: Path) -> str:
     text = str(folder)
     return text if "/" in text or "\\" in text else f"./{text}"
-
-
-class _Bars:
-    """Progress of an evaluation: measurement, rows, accuracy so far, time left."""
-
-    def __enter__(self) -> "_Bars":
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("accuracy {task.fields[accuracy]:.1%}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self._tasks: dict[str, Any] = {}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._tasks:
-            self._bars.stop()
-
-    def show(self, name: str, done: int, total: int, accuracy: float, detail: str) -> None:
-        """Called by `evaluate` after each batch."""
-        self._bars.start()  # only now: a wrong argument is a message without an empty bar above it
-        if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=total, accuracy=accuracy)
-        description = f"{name} ({detail})" if detail and done < total else name
-        self._bars.update(self._tasks[name], completed=done, accuracy=accuracy, description=description)
 
 
 def main() -> None:

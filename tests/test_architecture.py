@@ -16,6 +16,7 @@ BASE = {"checks", "files", "norms", "losses", "digests"}
 TOOLS = BASE | {"backend", "prediction"}
 ARROWS = {
     "__init__": {"layers"},
+    "bars": set(),
     "checks": set(),
     "files": set(),
     "norms": {"checks"},
