@@ -19,7 +19,7 @@ from keras_robust.evaluation.protocol import attack_options, make_attacks, make_
 from keras_robust.norms import NORMS
 from keras_robust.training.recipe import EvaluationTable, Recipe, load_recipe
 from keras_robust.zoo import registry
-from keras_robust.zoo.entry import ENTRY, RECIPE, WEIGHTS, Entry, sha256
+from keras_robust.zoo.entry import ENTRY, RECIPE, WEIGHTS, Entry, check_recipe, sha256
 
 DEFAULT_IMAGES = 1000
 
@@ -51,6 +51,11 @@ class Subject:
         model = pipeline.build_model(self.recipe)
         registry.load_weights(model, self.path / WEIGHTS, self.name)
         return model
+
+    def check_recipe(self) -> None:
+        """Raises `ValueError` if the log beside the weights says that another recipe trained them."""
+        if self.recipe is not None:
+            check_recipe(self.recipe, _training_facts(self.path))
 
     def stored(self) -> list[Metric]:
         """Returns the numbers that its `entry.json` holds of these weights; none where there is no such entry."""
@@ -93,7 +98,7 @@ def open_subject(text: str, *, dataset: str | None = None, fresh: bool = False) 
         The subject.
 
     Raises:
-        ValueError: If nothing of that kind is there.
+        ValueError: If nothing of that kind is there, or fresh weights come from another recipe.
     """
     if text.endswith(".keras"):
         if not Path(text).is_file():
@@ -115,7 +120,10 @@ def open_subject(text: str, *, dataset: str | None = None, fresh: bool = False) 
             f"{recipe.name} must be trained before it is measured: {folder} holds no {WEIGHTS}. "
             f"Run `keras-robust train {folder}`."
         )
-    return Subject(recipe.name, recipe.dataset.name, folder, recipe, fresh)
+    subject = Subject(recipe.name, recipe.dataset.name, folder, recipe, fresh)
+    if fresh:
+        subject.check_recipe()
+    return subject
 
 
 def _folder(text: str) -> Path:

@@ -314,6 +314,22 @@ def test_one_part_is_measured_again_and_the_other_numbers_stay(own_zoo):
 
 
 @pytest.mark.once
+def test_weights_of_another_recipe_are_refused_before_anything_is_measured(own_zoo, monkeypatch):
+    from keras_robust import evaluation
+
+    options = ("evaluate", own_zoo, "--update-entry")
+    assert run(*options, "--attacks", "none", "--images", 8)[0] == 0
+    recipe = own_zoo / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("epochs = 2", "epochs = 3").replace("images = 48", "images = 8"))
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: pytest.fail("it was measured"))
+    for only in ((), ("--only", "attacks")):
+        code, _, error = run(*options, *only)
+        assert code == 2
+        assert "must come from the recipe beside them" in error
+    assert Entry.load(own_zoo).training.epochs == 2
+
+
+@pytest.mark.once
 def test_report_writes_tables_and_check_notices_stale_ones(own_zoo, monkeypatch):
     root = own_zoo.parents[1]
     monkeypatch.setattr("keras_robust.zoo.results.checkout", lambda: root)

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -226,7 +226,6 @@ def make_entry(
     if published is not None and published.sha256 == weights.sha256:
         weights = published
     probe = make_probe(model, images[:PROBE_IMAGES])
-    write_atomically(folder / PROBE, probe)
     entry = Entry(
         name=check_name(recipe.name),
         dataset=recipe.dataset.name,
@@ -237,30 +236,47 @@ def make_entry(
             arguments=recipe.model.arguments,
         ),
         parameters=sum(int(np.prod(variable.shape)) for variable in model.trainable_variables),
-        training=_training(recipe, log),
+        training=_training(recipe, log or {}),
         weights=weights,
         probe=File(file=PROBE, bytes=len(probe), sha256=hashlib.sha256(probe).hexdigest()),
         metrics=metrics.metrics if isinstance(metrics, Metrics) else list(metrics),
         **_from_metadata(recipe),
         **kept,
     )
+    # The files only now: the old entry would not load with another probe.
+    write_atomically(folder / PROBE, probe)
     entry.save(folder)
     write_card(folder)
     return entry
 
 
-def _training(recipe: Recipe, log: dict[str, Any] | None) -> Training:
-    log = dict(log or {})
-    trained_by = log.pop("recipe_digest", recipe.digest())
-    if trained_by != recipe.digest():
+def check_recipe(recipe: Recipe, log: Mapping[str, Any]) -> None:
+    """Raises `ValueError` if weights come from another recipe than the one beside them.
+
+    Args:
+        recipe: The recipe beside the weights.
+        log: What the training noted about itself; without a `recipe_digest` any recipe fits.
+    """
+    digest = recipe.digest()
+    trained_by = log.get("recipe_digest", digest)
+    if trained_by != digest:
         raise ValueError(
-            f"The weights of {recipe.name} must come from the recipe beside them, digest {recipe.digest()[:12]}. "
+            f"The weights of {recipe.name} must come from the recipe beside them, digest {digest[:12]}. "
             f"Received: weights trained by a recipe of digest {trained_by[:12]}. Restore that recipe, or train "
             f"anew: `keras-robust train zoo/{recipe.name} --overwrite`."
         )
+
+
+def _training(recipe: Recipe, log: Mapping[str, Any]) -> Training:
+    check_recipe(recipe, log)
+    noted = {name: value for name, value in log.items() if name != "recipe_digest"}
     training = recipe.training
     return Training(
-        recipe_digest=trained_by, epochs=training.epochs, seed=recipe.seed, kernels=training.weights, log=log
+        recipe_digest=recipe.digest(),
+        epochs=training.epochs,
+        seed=recipe.seed,
+        kernels=training.weights,
+        log=noted,
     )
 
 

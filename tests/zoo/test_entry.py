@@ -198,10 +198,14 @@ def test_weights_of_another_recipe_do_not_become_an_entry(folder):
     from keras_robust.datasets import load
 
     entry, model = Entry.load(folder), zoo.load(folder)
-    before = (folder / "entry.json").read_bytes()
     images = {"images": load("digits").test.take(8)[0], "num_classes": 10, "metrics": entry.metrics}
     same = make_entry(folder, model=model, **images, log={"recipe_digest": entry.training.recipe_digest})
     assert same.training.recipe_digest == entry.training.recipe_digest
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    images["images"] = images["images"][:2]  # another probe
     with pytest.raises(ValueError, match="Restore that recipe, or train"):
         make_entry(folder, model=model, **images, log={"recipe_digest": "0" * 64})
-    assert (folder / "entry.json").read_bytes() == before
+    with pytest.raises(ValueError, match="holds one clean accuracy"):
+        make_entry(folder, model=model, **images | {"metrics": []})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert zoo.load(folder) is not None
