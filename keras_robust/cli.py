@@ -125,7 +125,7 @@ def train(
 def evaluate(
     entry_or_path: Annotated[str, typer.Argument(help="Name or folder of an entry, or a .keras file.")],
     attacks: Annotated[str | None, typer.Option(help="Such as fgsm,pgd, or none; else the recipe's.")] = None,
-    norm: Annotated[str | None, typer.Option(help="Linf, L2 or L1; else the recipe's.")] = None,
+    norm: Annotated[str | None, typer.Option(help="Linf, L2 or L1; alone: the recipe's of that norm.")] = None,
     epsilon: Annotated[str | None, typer.Option(help="Radii in pixel units, such as 8/255 or 0.5,1.")] = None,
     steps: Annotated[int | None, typer.Option(help="Gradient steps of the attacks that take them.")] = None,
     images: Annotated[int | None, typer.Option(help="First N test images; else the recipe's.")] = None,

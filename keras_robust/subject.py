@@ -251,7 +251,8 @@ class Protocol:
         """Builds the protocol; None always means: as the recipe says.
 
         What the recipe certifies and corrupts belongs to its whole protocol: it is left out where the attacks or
-        the noise are given. `only` names the parts of the recipe's protocol that are measured, among `PARTS`.
+        the noise are given. `only` names the parts of the recipe's protocol that are measured, among `PARTS`. A
+        norm without radii leaves the recipe's attacks of that norm.
 
         Raises:
             ValueError: If an attack, option or part is unknown or out of range, or no radius is known.
@@ -259,18 +260,27 @@ class Protocol:
         table = table or EvaluationTable.model_validate({})
         for part in only or ():
             check_choice("only", part, tuple(PARTS))
-        if only is not None and not (attacks is None and noise is None):
+        given = {"attacks": attacks, "norm": norm, "epsilon": epsilons, "steps": steps, "noise": noise}
+        own = [f"--{option}" for option, value in given.items() if value is not None]
+        if only is not None and own:
             raise ValueError(
                 "`--only` chooses among the parts of the recipe's protocol; attacks and noise of one's own are "
-                f"another protocol. Received: only={','.join(only)!r} beside them. Leave one of them out."
+                f"another protocol. Received: only={','.join(only)!r} beside {', '.join(own)}. Leave one of them "
+                "out."
             )
+        check_choice("norm", norm, (None, *NORMS))
         rows = [row.model_dump() for row in table.attacks]
         if attacks is not None:
             rows = [_row(name.strip().lower(), rows, norm, epsilons) for name in attacks]
+        elif norm is not None and epsilons is None:
+            # A radius of one norm means nothing in another.
+            rows = [row for row in rows if row["norm"] == norm]
+            if not rows:
+                raise _no_radius("An attack", norm)
         made = []
         for options in rows:
             name = options.pop("name")
-            changes: dict[str, Any] = {"norm": norm, "epsilon": epsilons}
+            changes: dict[str, Any] = {"norm": None if norm == options["norm"] else norm, "epsilon": epsilons}
             changes["steps"] = steps if "steps" in attack_options(name) else None
             changes = {option: value for option, value in changes.items() if value is not None}
             # A step fitted to one radius and number of steps is wrong for others: back to the attack's default.
@@ -297,7 +307,6 @@ class Protocol:
 
 def _row(name: str, rows: list[dict[str, Any]], norm: str | None, epsilons: list[float] | None) -> dict[str, Any]:
     """The recipe's options for that attack, or its norm and radii for another attack."""
-    check_choice("norm", norm, (None, *NORMS))
     attack_options(name)  # an unknown name is an error before a missing radius is
     fitting = [row for row in rows if norm in (None, row["norm"])]
     for row in fitting:
@@ -306,8 +315,12 @@ def _row(name: str, rows: list[dict[str, Any]], norm: str | None, epsilons: list
     if fitting:
         return {"name": name, "norm": fitting[0]["norm"], "epsilon": fitting[0]["epsilon"]}
     if epsilons is None:
-        raise ValueError(
-            f"Attack '{name}' needs a radius: there is none in a recipe for norm {norm or 'Linf'}. "
-            "Received: no epsilon. Add one, such as --epsilon 8/255 (Linf) or --epsilon 0.5 (L2)."
-        )
+        raise _no_radius(f"Attack '{name}'", norm or "Linf")
     return {"name": name, "norm": norm or "Linf", "epsilon": epsilons}
+
+
+def _no_radius(what: str, norm: str) -> ValueError:
+    return ValueError(
+        f"{what} needs a radius: there is none in a recipe for norm {norm}. "
+        "Received: no epsilon. Add one, such as --epsilon 8/255 (Linf) or --epsilon 0.5 (L2)."
+    )

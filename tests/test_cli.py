@@ -135,6 +135,20 @@ def test_options_of_the_command_line_replace_the_recipes(own_zoo):
     assert {(m["seed"], m["images"]) for m in metrics} == {(3, 20)}
 
 
+@pytest.mark.once
+def test_a_norm_alone_leaves_the_recipes_attacks_of_that_norm_as_they_are():
+    from keras_robust.subject import Protocol
+    from keras_robust.training.recipe import EvaluationTable
+
+    row = {"name": "pgd", "steps": 3, "step_size": 0.05}
+    rows = [{**row, "norm": "Linf", "epsilon": 0.1}, {**row, "norm": "L2", "epsilon": [0.5, 1.0]}]
+    table = EvaluationTable.model_validate({"attacks": rows})
+    found = Protocol.of(table, norm="L2").attacks
+    assert [(each.norm, each.epsilon, each.step_size) for each in found] == [("L2", 0.5, 0.05), ("L2", 1.0, 0.05)]
+    found = Protocol.of(table, norm="L1", epsilons=[2.0]).attacks
+    assert {(each.norm, each.epsilon, each.step_size) for each in found} == {("L1", 2.0, None)}
+
+
 def test_attacks_may_be_given_the_first_images_only(own_zoo):
     code, _, _ = run("evaluate", own_zoo, "--attacks", "fgsm", "--attack-images", 8)
     assert code == 0
@@ -165,6 +179,10 @@ def test_a_saved_keras_file_is_measured_on_the_named_data_set(own_zoo):
         (["evaluate", "{zoo}", "--attacks", "pdg"], "Did you mean 'pgd'"),
         (["evaluate", "{zoo}", "--norm", "L7"], "'L2'"),
         (["evaluate", "{zoo}", "--attacks", "pgd", "--norm", "L2"], "--epsilon"),
+        (["evaluate", "{zoo}", "--norm", "L2"], "none in a recipe for norm L2"),
+        (["evaluate", "{zoo}", "--only", "attacks", "--norm", "Linf"], "beside --norm"),
+        (["evaluate", "{zoo}", "--only", "attacks", "--epsilon", "0.1"], "beside --epsilon"),
+        (["evaluate", "{zoo}", "--only", "attacks", "--steps", "9"], "beside --steps"),
         (["evaluate", "{zoo}", "--images", "100000"], "359"),
         (["evaluate", "{zoo}", "--noise", "-0.1"], "sigma"),
         (["evaluate", "{zoo}", "--dataset", "mnist"], "'digits'"),
