@@ -179,7 +179,7 @@ def evaluate(
     x, y, data = subject.test_images(protocol.images, data_dir)
     stored = subject.stored()
     if update_entry and parts is not None:
-        subject.check_recipe()
+        subject.check_trained()
         check_stored(stored, data, seed)
     model = subject.load()
     folder = output if output is not None else Path("reports") / subject.name

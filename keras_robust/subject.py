@@ -52,17 +52,24 @@ class Subject:
         registry.load_weights(model, self.path / WEIGHTS, self.name)
         return model
 
-    def check_recipe(self) -> None:
-        """Raises `ValueError` if the log beside the weights says that another recipe trained them."""
-        if self.recipe is not None:
-            check_recipe(self.recipe, _training_facts(self.path))
+    def check_trained(self) -> None:
+        """Raises `ValueError` unless its folder holds weights, of its recipe as far as the training's log says."""
+        if self.recipe is None:
+            return
+        if not (self.path / WEIGHTS).is_file():
+            raise ValueError(
+                f"{self.name} must be trained before it is measured: {self.path} holds no {WEIGHTS}. "
+                f"Run `keras-robust train {self.path}`."
+            )
+        check_recipe(self.recipe, _training_facts(self.path))
 
     def stored(self) -> list[Metric]:
         """Returns the numbers that its `entry.json` holds of these weights; none where there is no such entry."""
         if self.recipe is None or not (self.path / ENTRY).is_file():
             return []
-        entry = Entry.load(self.path)
-        return entry.metrics if entry.weights.sha256 == sha256(self.path / WEIGHTS) else []
+        entry, weights = Entry.load(self.path), self.path / WEIGHTS
+        # Weights that are not here come from the cache, with that very digest, or not at all.
+        return entry.metrics if not weights.is_file() or sha256(weights) == entry.weights.sha256 else []
 
     def test_images(
         self, count: int | None, data_dir: str | Path | None = None
@@ -115,14 +122,9 @@ def open_subject(text: str, *, dataset: str | None = None, fresh: bool = False) 
             f"`--dataset` of {recipe.name} must be {recipe.dataset.name!r}, its recipe's. Received: {dataset!r}."
         )
     fresh = fresh or not (folder / ENTRY).is_file()
-    if fresh and not (folder / WEIGHTS).is_file():
-        raise ValueError(
-            f"{recipe.name} must be trained before it is measured: {folder} holds no {WEIGHTS}. "
-            f"Run `keras-robust train {folder}`."
-        )
     subject = Subject(recipe.name, recipe.dataset.name, folder, recipe, fresh)
     if fresh:
-        subject.check_recipe()
+        subject.check_trained()
     return subject
 
 

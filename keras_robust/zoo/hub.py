@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 )
 
 from keras_robust.files import write_atomically
-from keras_robust.zoo.entry import ENTRY, Entry, File
+from keras_robust.zoo.entry import ENTRY, RECIPE, Entry, File
 from keras_robust.zoo.entry import sha256 as _sha256
 
 SCHEME = "hf://"
@@ -157,7 +157,7 @@ def download(source: Entry | str, access: Access, *, sha256: str | None = None) 
 
     Returns:
         Path of the weights of an installed entry; for an address the folder, which
-        `keras.saving.load_model` reads too once `keras_robust` is imported.
+        `keras.saving.load_model` reads too once `keras_robust` is imported, and `keras-robust evaluate`.
 
     Raises:
         ValueError: If a file cannot be had, or is not the expected one.
@@ -166,8 +166,13 @@ def download(source: Entry | str, access: Access, *, sha256: str | None = None) 
         return fetch_weights(source, access)
     folder = fetch_entry(source, access, sha256=sha256)
     repository, _ = parse(source)
-    for name in KERAS_FILES:
-        path = _download(repository, name, folder.name, access)
+    for name in (*KERAS_FILES, RECIPE):
+        try:
+            path = _download(repository, name, folder.name, access)
+        except ValueError as error:
+            if name == RECIPE and isinstance(error.__cause__, EntryNotFoundError):
+                continue  # an older repository or cache lacks it; only an evaluation asks for it
+            raise
         if not _is_whole(path):
             path = _download(repository, name, folder.name, access, force=True)
             if not _is_whole(path):

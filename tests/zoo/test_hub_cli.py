@@ -54,3 +54,40 @@ def test_download_all_names_what_is_not_published(own_zoo, run):
     result = run("download", "--all")
     assert result.exit_code == 0
     assert f"Not published: {NAME}" in result.output
+
+
+MEASURE = ("--attacks", "none", "--noise", "none", "--images", "8")
+
+
+@pytest.mark.parametrize("only", [(), ("--only", "noise", "--update-entry")])
+def test_evaluating_an_entry_without_weights_says_how_to_get_them(own_zoo, run, only, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (own_zoo / "model.weights.h5").unlink()
+    with (own_zoo / "recipe.toml").open("a") as recipe:
+        recipe.write('[evaluation]\nimages = 40\n[[evaluation.noise]]\ntype = "gaussian"\nlevels = [0.1]\n')
+    result = CliRunner().invoke(app, ["evaluate", NAME, *(only or MEASURE)])
+    assert result.exit_code == 2
+    assert "keras-robust train" in result.output
+
+
+def test_a_published_entry_is_evaluated_with_the_weights_of_the_cache(
+    server, published, run, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "hf"))
+    assert run("download", NAME).exit_code == 0
+    server.stop()
+    result = CliRunner().invoke(app, ["evaluate", NAME, *MEASURE])
+    assert result.exit_code == 0, result.output
+
+
+def test_the_folder_of_an_address_is_evaluated(server, published, cache, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = run("download", published.address, "--cache-dir", cache).stdout.strip()
+    result = CliRunner().invoke(app, ["evaluate", folder, *MEASURE])
+    assert result.exit_code == 0, result.output
+
+
+def test_an_older_repository_without_recipe_is_downloaded(server, published, cache, run):
+    del server.files(REPOSITORY)["recipe.toml"]
+    assert run("download", published.address, "--cache-dir", cache).exit_code == 0
