@@ -112,10 +112,13 @@ def train(
 
     path = Path(entry_or_recipe)
     recipe = path if path.suffix == ".toml" else find(entry_or_recipe, RECIPE)
-    pipeline.train(recipe, data_dir=data_dir, output_dir=output_dir, resume=not no_resume, overwrite=overwrite)
     source = recipe / RECIPE if recipe.is_dir() else recipe
     output = output_dir if output_dir is not None else source.parent
-    if not (output / RECIPE).exists() or output != source.parent:
+    elsewhere = output.resolve() != source.parent.resolve()
+    if not (elsewhere and overwrite):
+        _refuse_another_recipe(source, output / RECIPE)
+    pipeline.train(recipe, data_dir=data_dir, output_dir=output_dir, resume=not no_resume, overwrite=overwrite)
+    if elsewhere or not (output / RECIPE).exists():
         write_atomically(output / RECIPE, source.read_bytes())
     typer.echo(f"Trained: {output}. Measure it with: keras-robust evaluate {_as_path(output)}")
 
@@ -342,6 +345,17 @@ def publish(
         typer.echo(f"Dry run: nothing was sent to {publication.repository}.")
     else:
         typer.echo(f"Published: {publication.address}. Commit entry.json and card.md, which now name it.")
+
+
+def _refuse_another_recipe(source: Path, beside: Path) -> None:
+    """Weights must not come to lie beside a recipe that did not train them."""
+    from keras_robust.training.recipe import load_recipe
+
+    if beside.exists() and load_recipe(beside).digest() != load_recipe(source).digest():
+        raise ValueError(
+            f"Weights must lie beside the recipe that trains them. Received: {source}, another one than {beside}. "
+            "Give a folder of its own: --output-dir."
+        )
 
 
 def _numbers(name: str, text: str | None) -> list[float] | None:

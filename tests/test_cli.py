@@ -212,6 +212,30 @@ def test_an_unknown_key_of_a_recipe_is_named(own_zoo):
 
 
 @pytest.mark.once
+def test_weights_do_not_come_to_lie_beside_another_recipe(own_zoo):
+    from keras_robust import pipeline
+
+    variant, other = own_zoo / "variant.toml", own_zoo.parent / "other"
+    variant.write_text(RECIPE.replace("depth = 1", "depth = 2").replace("epochs = 2", "epochs = 1"))
+    weights = (own_zoo / "model.weights.h5").read_bytes()
+    code, _, error = run("train", variant, "--overwrite")
+    assert code == 2
+    assert "Weights must lie beside the recipe that trains them" in error
+    assert "--output-dir" in error
+    assert (own_zoo / "model.weights.h5").read_bytes() == weights
+    other.mkdir()
+    (other / "recipe.toml").write_text(RECIPE)
+    assert run("train", variant, "--output-dir", other)[0] == 2
+    assert (other / "recipe.toml").read_text() == RECIPE
+    assert run("train", variant, "--output-dir", other, "--overwrite")[0] == 0
+    assert (other / "recipe.toml").read_text() == variant.read_text()
+    pipeline.train(variant, output_dir=own_zoo, overwrite=True)
+    code, _, error = run("evaluate", own_zoo)
+    assert code == 2
+    assert "must come from the recipe beside them" in error
+
+
+@pytest.mark.once
 def test_a_missing_data_set_is_named_before_the_model_is_built(own_zoo, tmp_path):
     path = own_zoo / "recipe.toml"
     path.write_text(path.read_text().replace('"digits"', '"mnist"'))
