@@ -57,7 +57,7 @@ def train(
         overwrite: Whether to train again where results are there already.
 
     Returns:
-        The trained model, which maps pixels in [0, 1] to logits.
+        The trained model, which maps pixels in [0, 1] to logits, in float32 whatever precision it was trained in.
 
     Raises:
         ValueError: If the recipe, the model or the data set is not there or not valid, the weights to start from
@@ -148,7 +148,11 @@ def train(
     write_atomically(output / LOG, lambda file: file.write((json.dumps(log, indent=1) + "\n").encode()))
     _save_weights(model, output / WEIGHTS, recipe.training.weights)
     (output / STATE).unlink()
-    return model
+    if recipe.training.precision == "float32":
+        return model
+    full = build_model(recipe)  # in float32, as whoever loads the weights has it
+    full.set_weights(model.get_weights())
+    return full
 
 
 def _recipe_and_output(recipe: str | Path | Recipe, output_dir: str | Path | None) -> tuple[Recipe, Path]:

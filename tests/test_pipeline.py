@@ -363,13 +363,23 @@ def test_clean_statistics_without_batch_normalization_are_refused_before_trainin
     assert [path.name for path in folder.iterdir()] == ["recipe.toml"]
 
 
-def test_mixed_precision_trains_float32_weights_and_stores_half_of_them(folder):
+def test_mixed_precision_trains_float32_weights_and_stores_half_of_them(folder, monkeypatch):
     text = (folder / "recipe.toml").read_text()
     options = 'batch_size = 256\nprecision = "mixed_bfloat16"\nweights = "float16"'
     (folder / "recipe.toml").write_text(text.replace("batch_size = 256", options))
+    trained_in = []
+
+    def spy(model, **options):
+        trained_in.append(model.compute_dtype)
+        return trainer(model, **options)
+
+    trainer = pipeline.RobustTrainer
+    monkeypatch.setattr(pipeline, "RobustTrainer", spy)
     model = pipeline.train(folder)
-    assert model.compute_dtype == "bfloat16"
+    assert trained_in == ["bfloat16"]
     assert keras.config.dtype_policy().name == "float32"
+    # What is measured after the training must be what is measured after a later start.
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     fresh = pipeline.build_model(load_recipe(folder))
     fresh.load_weights(folder / "model.weights.h5")
     assert fresh.compute_dtype == "float32"
