@@ -48,7 +48,7 @@ class Split:
             ValueError: If the split does not hold so many images.
         """
         rows = self._rows(count, first)
-        return self.images(rows), self.labels[rows]
+        return self.images(rows), self.labels[rows].copy()  # the split may be shared by the whole process
 
     def subset(self, rows: np.ndarray) -> "Split":
         """Returns the split of those rows, in the order given."""

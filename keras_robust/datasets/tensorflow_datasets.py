@@ -91,7 +91,10 @@ def _read_split(tfds: Any, builder: Any, split: str) -> Split:
         pixels[rows], labels[rows] = batch["image"], batch["label"]
         if has_id:
             ids[rows] = batch["id"]
-    if not has_id:
-        return Split(pixels, labels, maximum=255, order="tensorflow_datasets")
-    order = np.argsort(ids, kind="stable")
-    return Split(pixels[order], labels[order], maximum=255, order="official")
+    order = "tensorflow_datasets"
+    if has_id:
+        by_id = np.argsort(ids, kind="stable")
+        pixels, labels, order = pixels[by_id], labels[by_id], "official"
+    pixels.setflags(write=False)  # whoever loads the data set again has these very arrays
+    labels.setflags(write=False)
+    return Split(pixels, labels, maximum=255, order=order)

@@ -98,6 +98,21 @@ def test_cifar10_is_in_its_official_order(data_dir):
     assert (len(data.train), len(data.test), data.input_shape) == (50000, 10000, (32, 32, 3))
 
 
+def test_labels_that_were_taken_may_be_changed_without_harm_to_the_split():
+    split = datasets.load("digits").test
+    expected = split.labels[:5].tolist()
+    split.take(5)[1][:] = 9
+    assert split.take(5)[1].tolist() == expected
+
+
+@pytest.mark.data
+def test_a_data_set_that_the_process_shares_cannot_be_changed_in_place(data_dir):
+    data = datasets.load("mnist", data_dir=data_dir)
+    for array in (data.train.pixels, data.train.labels, data.test.pixels, data.test.labels):
+        with pytest.raises(ValueError, match="read-only"):
+            array[:1] = 0
+
+
 @pytest.mark.data
 def test_mnist_splits_as_the_weight_map_paper_says(data_dir):
     data = datasets.load("mnist", data_dir=data_dir, validation_fraction=0.1)
