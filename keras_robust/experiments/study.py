@@ -76,7 +76,14 @@ def change(recipe: Recipe, name: str, changes: Mapping[str, Any]) -> Recipe:
         *tables, last = key.split(".")
         table = content
         for each in tables:
-            table = table.setdefault(each, {})
+            if table.get(each) is None:
+                table[each] = {}
+            table = table[each]
+            if not isinstance(table, dict):
+                raise ValueError(
+                    f"A dotted key must lead through tables of a recipe. Received: {key!r}, where {each!r} is "
+                    f"{table!r}. Set {each!r} itself."
+                )
         table[last] = value
     return parse_recipe(content, source=name)
 

@@ -23,6 +23,18 @@ def test_change_sets_dotted_keys_and_refuses_unknown_ones(recipe):
         change(recipe, "cnn_digits.other", {"training.epoch": 2})
 
 
+def test_change_adds_a_table_that_the_recipe_lacks_and_refuses_keys_of_what_is_none(recipe):
+    assert recipe.weight_perturbation is None
+    changes = {"weight_perturbation.gamma": 0.01}
+    with pytest.raises(ValueError, match=r"`weight_perturbation\.type` is missing"):
+        change(recipe, "cnn_digits.awp", changes)
+    changes["weight_perturbation.type"] = "awp"
+    assert change(recipe, "cnn_digits.awp", changes).weight_perturbation.gamma == 0.01
+    for key in ("seed.of", "perturbations.epsilon"):
+        with pytest.raises(ValueError, match="lead through tables"):
+            change(recipe, "cnn_digits.other", {key: 0.01})
+
+
 def test_study_trains_each_row_and_puts_the_papers_number_beside(recipe, tmp_path):
     rows = [Row("one", recipe, paper={"clean": 0.5}), Row("two", change(recipe, "a.b", {"seed": 7}))]
     measure = attacked_and_noisy(attacks=[FGSM(norm="Linf", epsilon=0.1)], images=50)
