@@ -124,7 +124,7 @@ class Entry(Record):
         """Reads the `entry.json` of a folder.
 
         Raises:
-            ValueError: If the file is absent or not a valid entry, or its folder has another name.
+            ValueError: If the file is absent or not a valid entry.
         """
         path = Path(folder) / ENTRY
         try:

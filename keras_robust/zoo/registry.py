@@ -1,6 +1,8 @@
 """Finds, verifies and loads the models of the zoo."""
 
+import contextlib
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,9 +92,17 @@ def list_entries(
         The entries that pass every filter.
 
     Raises:
-        ValueError: If an `entry.json` is not valid.
+        ValueError: If an `entry.json` is not valid, or its folder has another name.
     """
-    entries = [Entry.load(folder) for folder in folders().values()]
+    entries = []
+    for name, folder in folders().items():
+        entry = Entry.load(folder)
+        if entry.name != name:
+            raise ValueError(
+                f"The folder of a zoo entry must have its name. Received: {folder} with the entry '{entry.name}'. "
+                f"Rename the folder to {entry.name}, or move it out of the zoo."
+            )
+        entries.append(entry)
     return [
         entry
         for entry in entries
@@ -153,16 +163,31 @@ def load(
         weights = check_file(entry, folder, entry.weights)
     else:
         weights = hub.fetch_weights(entry, access)
-    model = models.build(
-        entry.model.builder,
-        num_classes=entry.model.num_classes,
-        input_shape=entry.model.input_shape,
-        **entry.model.arguments,
-    )
+    with _float32():
+        model = models.build(
+            entry.model.builder,
+            num_classes=entry.model.num_classes,
+            input_shape=entry.model.input_shape,
+            **entry.model.arguments,
+        )
     load_weights(model, weights, entry.name)
     if verify:
         check_probe(entry, folder, model)
     return model
+
+
+@contextlib.contextmanager
+def _float32() -> Iterator[None]:
+    """Layers made inside compute in float32, as the entries were measured, whatever Keras is set to."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    if before.name != "float32":  # Keras writes the identity of the policy into a model's config
+        keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def check_file(entry: Entry, folder: Path, expected: Any) -> Path:

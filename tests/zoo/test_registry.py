@@ -29,6 +29,17 @@ def test_a_loaded_model_gives_the_logits_of_the_trained_one(trained_entry, own_z
         np.testing.assert_allclose(received, logits, atol=SAME_LOGITS * np.abs(logits).max())
 
 
+def test_an_entry_computes_in_float32_whatever_keras_is_set_to(folder):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = zoo.load(folder)
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+
+
 def test_other_bytes_of_the_same_length_are_refused_before_use(folder, monkeypatch):
     path = folder / "model.weights.h5"
     content = bytearray(path.read_bytes())
@@ -123,6 +134,14 @@ def test_list_entries_filters(own_zoo):
     assert names(dataset="digits", threat="linf", backend=backend) == [NAME]
     assert names(threat="gaussian_noise") == [NAME]
     assert names(dataset="mnist") == names(threat="L2") == names(backend="none") == []
+
+
+@pytest.mark.once
+def test_a_folder_of_another_name_than_its_entry_is_named(own_zoo):
+    other = own_zoo.rename(own_zoo.parent / "my_digits.copy")
+    with pytest.raises(ValueError, match=rf"my_digits\.copy with the entry '{NAME}'\. Rename"):
+        zoo.list_entries()
+    assert Entry.load(other).name == NAME  # a downloaded folder has the name of its commit
 
 
 @pytest.mark.once
