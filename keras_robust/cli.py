@@ -305,9 +305,11 @@ def download(
     from keras_robust.zoo import hub, registry
     from keras_robust.zoo.entry import Entry
 
-    if bool(sources) == everything or (sha256 is not None and (everything or len(sources or ()) != 1)):
+    one_address = [source.startswith(hub.SCHEME) for source in sources or ()] == [True]
+    if bool(sources) == everything or (sha256 is not None and not one_address):
         raise ValueError(
-            "Give names or addresses, or --all; --sha256 goes with one address. "
+            "Give names or addresses, or --all; --sha256 goes with one address, hf://...: an installed entry's "
+            "entry.json holds its own. "
             f"Received: {' '.join(sources or []) or 'nothing'}{' --all' if everything else ''}."
         )
     access = hub.Access(cache_dir, endpoint, token)

@@ -6,6 +6,7 @@ from keras_robust.zoo.entry import Entry
 from tests.zoo.conftest import NAME, REPOSITORY
 
 pytestmark = pytest.mark.once
+DIGEST = ("--sha256", "0" * 64)
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_an_address_downloads_to_a_folder(server, published, cache, run):
     assert "`sha256` must be that of entry.json" in refused.output
 
 
-@pytest.mark.parametrize("arguments", [[], [NAME, "--all"], ["--all", "--sha256", "0" * 64]])
+@pytest.mark.parametrize("arguments", [[], [NAME, "--all"], ["--all", *DIGEST], [NAME, *DIGEST]])
 def test_download_without_a_clear_choice_is_refused(own_zoo, run, arguments):
     result = run("download", *arguments)
     assert result.exit_code == 2
