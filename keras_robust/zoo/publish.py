@@ -151,8 +151,8 @@ def _send(
     if known != head and (known is not None or ENTRY in there):
         raise ValueError(
             f"'{SCHEME}{repository}': somebody has published since. Its newest commit is {head}, expected "
-            f"{known}. Look at what changed; to publish on top of it, put {head} as the weights' revision "
-            f"into {ENTRY}."
+            f'{known}. Look at what changed; to publish on top of it, put "repository": "{repository}" and '
+            f'"revision": "{head}" into the weights of {ENTRY}.'
         )
     # File objects, since a path would be uploaded by a protocol that only the public Hub has.
     operations = [CommitOperationAdd(path, BytesIO(content)) for path, content in files.items()]

@@ -106,6 +106,18 @@ def test_a_repository_of_an_entry_that_this_checkout_did_not_publish_is_not_over
         send()
 
 
+def test_a_retrained_entry_is_published_on_top_once_its_weights_say_of_what(server, own_zoo, send):
+    entry = json.loads((own_zoo / "entry.json").read_text())
+    head = send().revision
+    entry["limits"] = ["Trained anew."]
+    (own_zoo / "entry.json").write_text(json.dumps(entry))
+    with pytest.raises(ValueError, match=f'"repository": "{REPOSITORY}" and "revision": "{head}"'):
+        send()
+    entry["weights"] |= {"repository": REPOSITORY, "revision": head}
+    (own_zoo / "entry.json").write_text(json.dumps(entry))
+    assert send().revision != head
+
+
 def test_a_commit_at_the_same_moment_is_not_overwritten(server, own_zoo, send, monkeypatch):
     create_commit = huggingface_hub.HfApi.create_commit
 
