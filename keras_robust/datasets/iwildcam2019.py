@@ -1,5 +1,6 @@
 """Camera-trap animals as the weight map paper cuts them: ten classes, small and grey."""
 
+import contextlib
 import csv
 import os
 from pathlib import Path
@@ -21,7 +22,8 @@ def read(data_dir: str | Path | None, download: bool, images_per_class: int = 10
 
     The folder holds `train.csv`, with the columns `category_id` and `file_name`, and the folder `train_images`.
     Each class gives `images_per_class` images, drawn with a fixed seed from those sorted by name: the paper does
-    not say which it took. A tenth of each class is the test set. The small images are kept beside `train.csv`.
+    not say which it took. A tenth of each class is the test set. Both parts are shuffled, the same way each time.
+    The small images are kept beside `train.csv`.
 
     Args:
         data_dir: The folder, or one that has it as `iwildcam2019`; by default as for TensorFlow Datasets.
@@ -47,11 +49,14 @@ def read(data_dir: str | Path | None, download: bool, images_per_class: int = 10
     else:
         names, labels = _draw(folder / "train.csv", images_per_class)
         pixels = np.stack([_small(folder / "train_images" / name) for name in names])[..., None]
-        write_atomically(stored, lambda file: np.savez_compressed(file, pixels=pixels, labels=labels))
-    whole = Split(pixels, labels, maximum=255, order="file_name")
-    # Rows of a class lie together, in the order of the draw.
+        with contextlib.suppress(OSError):  # in a folder that is read-only the pictures are made small each time
+            write_atomically(stored, lambda file: np.savez_compressed(file, pixels=pixels, labels=labels))
+    whole = Split(pixels, labels, maximum=255, order="shuffled_file_name")
+    # Rows of a class lie together, in the order of the draw; shuffled, so that the first ones are of all classes.
     test = np.arange(len(labels)) % images_per_class >= images_per_class - round(_TEST_SHARE * images_per_class)
-    return whole.subset(np.flatnonzero(~test)), whole.subset(np.flatnonzero(test))
+    shuffle = np.random.default_rng(0)
+    train, tested = (whole.subset(shuffle.permutation(np.flatnonzero(part))) for part in (~test, test))
+    return train, tested
 
 
 def _folder(data_dir: str | Path | None, download: bool) -> Path:

@@ -1,5 +1,6 @@
 """Where each picture lies in the files that TensorFlow Datasets prepares, found without TensorFlow."""
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +51,8 @@ def index_pictures(folder: Path, dataset: str, split: str) -> tuple[list[Path], 
     )
     places = np.array([(number, first, end - first) for _, number, first, end, _ in found], "int64")
     labels = np.array([label for *_, label in found], "int32")
-    write_atomically(kept, lambda file: np.savez(file, sizes=sizes, places=places, labels=labels))
+    with contextlib.suppress(OSError):  # in a folder that is read-only the records are walked through each time
+        write_atomically(kept, lambda file: np.savez(file, sizes=sizes, places=places, labels=labels))
     return files, places, labels
 
 

@@ -49,6 +49,22 @@ def test_classes_are_balanced_small_and_grey_with_a_tenth_for_the_test(folder):
     assert len(np.unique(together)) == 100
 
 
+def test_the_first_images_are_of_many_classes(folder):
+    for split in iwildcam2019.read(folder, False, IMAGES):
+        assert len(np.unique(split.labels[:5])) > 1
+        assert split.order == "shuffled_file_name"
+
+
+def test_a_read_only_folder_is_read_all_the_same(folder, monkeypatch):
+    def refuse(path, content):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    expected = [split.fingerprint() for split in iwildcam2019.read(folder, False, IMAGES)]
+    (folder / "iwildcam2019" / f"grey_23x32_{IMAGES}.npz").unlink()
+    monkeypatch.setattr(iwildcam2019, "write_atomically", refuse)
+    assert [split.fingerprint() for split in iwildcam2019.read(folder, False, IMAGES)] == expected
+
+
 def test_the_draw_is_the_same_each_time_with_and_without_the_stored_images(folder):
     stored = folder / "iwildcam2019" / f"grey_23x32_{IMAGES}.npz"
     stored.unlink(missing_ok=True)

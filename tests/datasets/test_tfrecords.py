@@ -58,6 +58,17 @@ def test_the_kept_places_are_used_and_an_incomplete_split_is_an_error(prepared, 
         index_pictures(tmp_path, "imagenet2012", "train")
 
 
+def test_a_read_only_folder_is_read_all_the_same(tmp_path, monkeypatch):
+    def refuse(path, content):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("keras_robust.datasets.tfrecords.write_atomically", refuse)
+    monkeypatch.setattr("keras_robust.datasets.tfrecords._pictures_in", lambda path: [("b", (7, 9), 1)])
+    (tmp_path / "imagenet2012-train.tfrecord-00000-of-00001").write_bytes(b"")
+    _, places, labels = index_pictures(tmp_path, "imagenet2012", "train")
+    assert (places.tolist(), labels.tolist()) == ([[0, 7, 2]], [1])
+
+
 def test_records_of_another_kind_are_an_error_that_names_file_and_place(tmp_path):
     path = tmp_path / "imagenet2012-train.tfrecord-00000-of-00001"
     path.write_bytes((5).to_bytes(8, "little") + b"csum" + b"hello" + b"csum")
