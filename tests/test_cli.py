@@ -239,6 +239,7 @@ def test_weights_do_not_come_to_lie_beside_another_recipe(own_zoo):
 def test_a_missing_data_set_is_named_before_the_model_is_built(own_zoo, tmp_path):
     path = own_zoo / "recipe.toml"
     path.write_text(path.read_text().replace('"digits"', '"mnist"'))
+    (own_zoo / "training_log.json").unlink()  # it names the recipe of before
     code, _, error = run("evaluate", own_zoo, "--data-dir", tmp_path)
     assert code == 2
     assert "--data-dir" in error or "tensorflow" in error.lower()
