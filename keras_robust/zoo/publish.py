@@ -1,6 +1,7 @@
 """Publishes an entry to the Hub in Keras's own layout, in one commit that no other publisher can overtake."""
 
 import hashlib
+import re
 import tempfile
 from dataclasses import dataclass
 from io import BytesIO
@@ -126,7 +127,8 @@ def stage(folder: str | Path, repository: str) -> dict[str, bytes]:
         stage = Path(temporary) / "stage"
         stage.mkdir()
         for name in KERAS_FILES:
-            (Path(temporary) / "keras" / name).rename(stage / name)
+            text = (Path(temporary) / "keras" / name).read_text(encoding="utf-8")
+            (stage / name).write_text(_numbered(text), encoding="utf-8")
         for file in (entry.weights, entry.probe):
             (stage / file.file).write_bytes(check_file(entry, folder, file).read_bytes())
         (stage / RECIPE).write_bytes((folder / RECIPE).read_bytes())
@@ -134,6 +136,14 @@ def stage(folder: str | Path, repository: str) -> dict[str, bytes]:
         (stage / _README).write_text(render_card(stage), encoding="utf-8")
         check_probe(entry, stage, keras.saving.load_model(stage))
         return {path.name: path.read_bytes() for path in sorted(stage.iterdir())}
+
+
+def _numbered(text: str) -> str:
+    """Numbers the objects that a model's configuration shares, which Keras names by their address in memory."""
+    numbers: dict[str, int] = {}
+    return re.sub(
+        r'(?<="shared_object_id": )\d+', lambda found: str(numbers.setdefault(found[0], len(numbers))), text
+    )
 
 
 def _send(

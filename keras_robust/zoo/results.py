@@ -184,7 +184,7 @@ def place_table(path: str | Path, entries: Iterable[Entry], *, write: bool) -> b
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise ValueError(f"`{path}` must hold these two lines once, in this order:\n{BEGIN}\n{END}")
-    links = "" if path.parent.name == "zoo" else "zoo/"
+    links = "zoo/" if (path.parent / "zoo").is_dir() else ""
     table = results_table(entries).replace("{zoo}", links)
     before, rest = text.split(BEGIN)
     new = f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.split(END)[1]}"

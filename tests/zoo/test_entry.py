@@ -176,6 +176,7 @@ def test_the_table_shows_the_middle_level_of_a_noise(folder):
 
 
 def test_place_table_writes_once_and_notices_a_stale_table(folder, tmp_path):
+    (tmp_path / "zoo").mkdir(exist_ok=True)
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\n{END}\nafter\n")
     entries = [Entry.load(folder)]

@@ -1,4 +1,5 @@
 import json
+import re
 
 import huggingface_hub
 import keras
@@ -6,7 +7,7 @@ import pytest
 
 from keras_robust import models, zoo
 from keras_robust.zoo.entry import Entry
-from keras_robust.zoo.publish import publish
+from keras_robust.zoo.publish import publish, stage
 from tests.zoo.conftest import NAME, REPOSITORY
 from tests.zoo.local_hub import Fault
 
@@ -70,6 +71,13 @@ def test_a_dry_run_asks_nobody_and_changes_nothing(server, own_zoo, send):
 def test_publishing_again_without_a_change_makes_no_commit(server, own_zoo, send):
     assert send().revision == send(repository=None).revision
     assert commits(server) == 2
+
+
+def test_what_is_published_holds_no_addresses_in_memory(own_zoo):
+    # Another process has others, and would publish an unchanged entry again.
+    config = stage(own_zoo, REPOSITORY)["config.json"].decode()
+    shared = [int(number) for number in re.findall(r'"shared_object_id": (\d+)', config)]
+    assert set(shared) == set(range(len(set(shared))))
 
 
 def test_a_publication_that_was_cut_short_before_the_write_back_is_taken_up(server, own_zoo, send):
