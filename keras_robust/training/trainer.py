@@ -33,10 +33,11 @@ class RobustTrainer(backend.TrainStep, keras.Model):
         seed: Seed of the perturbations.
 
     An objective may bring a perturbation of its own (`Trades` does), which then acts first, on the clean batch.
+    `sample_weight` and `class_weight` of `fit` weigh the compiled loss; terms are added to it unweighted.
 
     Raises:
         ValueError: If `model` is not a Keras model, a part is not callable, or two parts make adversarial
-            examples.
+            examples; in `fit`, if weights of samples or classes meet an objective or a weight perturbation.
     """
 
     def __init__(
@@ -91,6 +92,12 @@ class RobustTrainer(backend.TrainStep, keras.Model):
 
     def prepare_batch(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> tuple:
         """Perturbs one batch; called by `TrainStep` inside the compiled step."""
+        if sample_weight is not None and not (self.objective is self.weight_perturbation is None):
+            raise ValueError(
+                "`sample_weight` and `class_weight` weigh the compiled loss alone; an objective and a weight "
+                f"perturbation have losses of their own. Received: weights, objective={self.objective!r}, "
+                f"weight_perturbation={self.weight_perturbation!r}. Leave out the weights, or those parts."
+            )
         self._clean.value = x
         for perturbation in self.perturbations:
             x = perturbation(self.model, x, y, self.seed_generator)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_robust.training import SGD, GaussianNoiseInput, Perturbation, RobustTrainer
+from keras_robust.training import AWP, SGD, CrossEntropy, GaussianNoiseInput, Perturbation, RobustTrainer
 
 IMAGES, BATCH = 64, 16
 # The mean of 64 * 75 squared normal draws has a relative standard error of 2 %; five of them.
@@ -141,6 +141,28 @@ def test_weight_offsets_are_on_in_the_step_and_off_after_it():
     history = fit(compiled(trainer), x, y)
     np.testing.assert_allclose(history["loss"], [x.sum(axis=1).mean()], rtol=1e-5)
     np.testing.assert_array_equal(model.get_weights()[0], np.zeros((4, 3)))
+
+
+def test_sample_weights_weigh_the_compiled_loss_of_perturbed_images():
+    x, y = make_data()
+    model = make_model()
+    before = [ops.convert_to_numpy(variable) for variable in model.trainable_variables]
+    trainer = compiled(RobustTrainer(model, perturbations=[GaussianNoiseInput(0.1)]), 0.1)
+    assert fit(trainer, x, y, sample_weight=np.zeros(IMAGES))["loss"] == [0.0]
+    for variable, old in zip(model.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(variable), old)
+
+
+@pytest.mark.parametrize(
+    "parts", [lambda: {"objective": CrossEntropy()}, lambda: {"weight_perturbation": AWP(0.01)}]
+)
+@pytest.mark.parametrize(
+    "weights", [{"sample_weight": np.zeros(IMAGES)}, {"class_weight": {0: 1.0, 1: 0.0, 2: 2.0}}]
+)
+def test_sample_weights_that_a_part_would_drop_are_refused(parts, weights):
+    x, y = make_data()
+    with pytest.raises(ValueError, match="`sample_weight` and `class_weight` weigh the compiled loss alone"):
+        fit(compiled(RobustTrainer(make_model(), **parts())), x, y, **weights)
 
 
 def test_the_trained_model_saves_and_loads_without_the_trainer(tmp_path):
