@@ -75,6 +75,8 @@ def batch_norm(x, gamma, beta, epsilon):
 
 def normal(shape, key):
     """Draws standard normal numbers from two words of a key, with PyTorch's own generator."""
+    if key.device.type == "meta":  # Keras asks for the shape alone; there is no key to read.
+        return torch.empty(shape, device="meta")
     high, low = (int(word) & 0xFFFFFFFF for word in key)
     # On a CPU the generator takes the lower 32 bits of its seed and ignores the rest: both words go into them.
     seed = (high & 0x7FFFFFFF) << 32 | (high * 0x9E3779B1 + low) & 0xFFFFFFFF

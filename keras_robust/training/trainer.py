@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_robust import backend
 from keras_robust.checks import Tensor
+from keras_robust.prediction import trace_key
 from keras_robust.training.perturbations import Perturbation
 
 Loss = Callable[..., Tensor]
@@ -82,6 +83,7 @@ class RobustTrainer(backend.TrainStep, keras.Model):
             variable for part in parts if part is not None for variable in getattr(part, "variables", ())
         ]
         self._clean = _Slot()
+        self._traced: dict[str, tuple] = {}
         self.built = model.built
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
@@ -128,6 +130,19 @@ class RobustTrainer(backend.TrainStep, keras.Model):
             offset_of[id(variable)] if id(variable) in own else ops.zeros_like(variable.value)
             for variable in self.trainable_variables
         ]
+
+    def make_test_function(self, force=False):
+        """Compiles the evaluation, anew where noise or a subnet was switched on or off since the last time."""
+        return super().make_test_function(force or self._switched("test"))
+
+    def make_predict_function(self, force=False):
+        """Compiles the prediction, anew where noise or a subnet was switched on or off since the last time."""
+        return super().make_predict_function(force or self._switched("predict"))
+
+    def _switched(self, name: str) -> bool:
+        before, now = self._traced.get(name), trace_key(self.model)
+        self._traced[name] = now
+        return before != now
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> Tensor:
         """Returns the compiled loss or the objective, plus the terms; Keras's documented extension point."""

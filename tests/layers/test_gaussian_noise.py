@@ -59,6 +59,14 @@ def test_noise_at_inference_switches_by_role(model, inputs, activations, sigma):
     assert not model.predict(x, verbose=0).any()
 
 
+def test_the_first_use_of_a_compiled_model_may_be_with_noise_at_inference(model):
+    x = np.zeros((2000, 8), "float32")
+    model.compile(loss="mse")
+    with noise_at_inference(model, inputs=True, activations=False):
+        assert abs(model.evaluate(x, x, verbose=0) - 0.25) < 0.02  # 16,000 draws: 0.003 is one standard error
+    assert model.evaluate(x, x, verbose=0) == 0.0
+
+
 def test_noise_at_inference_reaches_functions_compiled_for_attacks(model):
     x = np.zeros((4, 8), "float32")
     predictor = Predictor.of(model)

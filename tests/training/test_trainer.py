@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from keras_robust.layers import GaussianNoise, noise_at_inference, subnet
 from keras_robust.training import AWP, SGD, CrossEntropy, GaussianNoiseInput, Perturbation, RobustTrainer
+from tests.training import nets
 
 IMAGES, BATCH = 64, 16
 # The mean of 64 * 75 squared normal draws has a relative standard error of 2 %; five of them.
@@ -128,6 +130,39 @@ def test_evaluation_and_validation_see_clean_images_and_the_plain_loss():
     expected = plain.evaluate(x, y, batch_size=BATCH, verbose=0)
     np.testing.assert_allclose(trainer.evaluate(x, y, batch_size=BATCH, verbose=0), expected, rtol=1e-5)
     np.testing.assert_allclose(history["val_loss"], expected[:1], rtol=1e-5)
+
+
+def noisy_loss(trainer, x, y):
+    with noise_at_inference(trainer.model, inputs=True, activations=False):
+        return trainer.evaluate(x, y, batch_size=BATCH, verbose=0)[0]
+
+
+@pytest.mark.parametrize("evaluated_before", [True, False])
+def test_evaluation_has_the_noise_that_is_switched_on_and_none_after_the_block(evaluated_before):
+    x, y = make_data((4,))
+    noise = GaussianNoise(100.0, role="input", seed=0)
+    model = keras.Sequential([keras.Input((4,)), noise, layers.Dense(3)])
+    trainer = compiled(RobustTrainer(model))
+    clean = compiled(keras.Sequential([keras.Input((4,)), model.layers[1]])).evaluate(x, y, verbose=0)[0]
+    if evaluated_before:
+        trainer.evaluate(x, y, batch_size=BATCH, verbose=0)
+        trainer.predict(x, verbose=0)
+    assert noisy_loss(trainer, x, y) > 10 * clean
+    np.testing.assert_allclose(trainer.evaluate(x, y, batch_size=BATCH, verbose=0)[0], clean, rtol=1e-5)
+    with noise_at_inference(model, inputs=True, activations=False):
+        noisy = trainer.predict(x, verbose=0)
+    np.testing.assert_allclose(trainer.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5)
+    assert np.abs(noisy - model.predict(x, verbose=0)).max() > 1.0
+
+
+def test_evaluation_is_of_the_active_subnet():
+    x, y = nets.images()
+    trainer = nets.compiled(RobustTrainer(nets.dense()))
+    whole = trainer.evaluate(x, y, verbose=0)
+    with subnet(trainer.model, {"gate": np.zeros(16, "float32")}):
+        cut = trainer.evaluate(x, y, verbose=0)
+    assert cut != pytest.approx(whole, rel=1e-3)
+    assert trainer.evaluate(x, y, verbose=0) == pytest.approx(whole, rel=1e-6)
 
 
 def test_weight_offsets_are_on_in_the_step_and_off_after_it():
