@@ -30,8 +30,8 @@ class AugMix:
     (1 - m) x + m sum_i w_i chain_i(x), where the weights w are drawn from a Dirichlet and m from a Beta
     distribution, anew for each image. A level drawn evenly from 0.1 to `severity` says how far an operation goes:
     10 stands for 30 degrees, a shear of 0.3, a third of the side, 4 of 4 bits, or all values. Put it after crop
-    and flip. For the loss of the paper, two such views of an image go beside it: `Batches(..., views=(AugMix(),
-    AugMix()))` with `JensenShannon`.
+    and flip. For the loss of the paper, two such views of an image go beside it: `Batches(..., maximum=255,
+    views=(AugMix(), AugMix()))` with `JensenShannon`.
 
     `keras.layers.AugMix` is something else: one draw of chains and weights for a whole batch, the operations by
     Python's own `random`; by default brightness, contrast, color and sharpness too, which the paper leaves out;

@@ -1,7 +1,7 @@
 """Training batches that depend on (seed, epoch, batch) alone: alike on every backend, and in a resumed run."""
 
 import concurrent.futures
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -33,7 +33,8 @@ class Batches(keras.utils.PyDataset):
         seed: Seed of order, crop and augmentation.
 
     Raises:
-        ValueError: If there are no images, or `batch_size` is not a positive integer.
+        ValueError: If there are no images, labels are not one integer an image, the first pixels exceed `maximum`,
+            an augmentation has another one, or `batch_size` is not a positive integer.
     """
 
     def __init__(
@@ -56,6 +57,18 @@ class Batches(keras.utils.PyDataset):
                 "`pixels` and `labels` must hold the same number of images, at least one. "
                 f"Received: {len(pixels)} images, {len(labels)} labels."
             )
+        _check_labels(labels)
+        if isinstance(pixels, np.ndarray) and pixels[:batch_size].max() > maximum:
+            raise ValueError(
+                "`maximum` must be the stored value that stands for 1.0, the highest that pixels may have. "
+                f"Received: maximum={maximum}, pixels up to {pixels[:batch_size].max()}. For 8 bits, maximum=255."
+            )
+        for part in _parts_of((augment, *views)):
+            if getattr(part, "maximum", maximum) != maximum:
+                raise ValueError(
+                    f"Augmentations must have the maximum of the batches, {maximum}. Received: {part!r}. "
+                    "Pass the same `maximum` to both, the stored value that stands for 1.0."
+                )
         self.pixels = pixels
         self.labels = labels
         self.maximum = maximum
@@ -105,6 +118,25 @@ class Batches(keras.utils.PyDataset):
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(entropy=self.seed, spawn_key=key))
+
+
+def _check_labels(labels: np.ndarray) -> None:
+    if len(labels.shape) == 1 and np.issubdtype(labels.dtype, np.integer):
+        return
+    hint = "Use labels.astype('int32')."
+    if len(labels.shape) > 1:
+        hint = "Use labels[:, 0]." if labels.shape[1:] == (1,) else "For one-hot labels use labels.argmax(-1)."
+    raise ValueError(
+        "`labels` must hold integers of shape (images,), one an image. "
+        f"Received: shape={labels.shape}, dtype={labels.dtype}. {hint}"
+    )
+
+
+def _parts_of(augmentations: Sequence[Any]) -> Iterator[Any]:
+    """Augmentations, and those that a `Chain` applies in their place."""
+    for each in augmentations:
+        parts = getattr(each, "parts", None)
+        yield from (each,) if parts is None else _parts_of(parts)
 
 
 class MixedBatches(keras.utils.PyDataset):

@@ -121,9 +121,9 @@ class JensenShannon(Objective):
     """Trains on clean images and brings the predictions for three views of each together, as AugMix does.
 
     CE(p(clean), y) + weight * JS(p(clean); p(view 1); p(view 2)). A batch holds the clean images, then the first
-    view of them all, then the second, as `Batches(..., views=(AugMix(), AugMix()))` makes it: one pass of the
-    model sees the three, and so do its batch statistics. Gradients flow through all predictions. Perturbations act
-    on the whole batch; the accuracy that `fit` reports is that of the three views together.
+    view of them all, then the second, as `Batches(..., maximum=255, views=(AugMix(), AugMix()))` makes it: one pass
+    of the model sees the three, and so do its batch statistics. Gradients flow through all predictions.
+    Perturbations act on the whole batch; the accuracy that `fit` reports is that of the three views together.
 
     Args:
         weight: Factor of the divergence.

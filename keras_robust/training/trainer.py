@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_robust import backend
-from keras_robust.checks import Tensor
+from keras_robust.checks import Tensor, check_images
 from keras_robust.prediction import trace_key
 from keras_robust.training.perturbations import Perturbation
 
@@ -38,7 +39,9 @@ class RobustTrainer(backend.TrainStep, keras.Model):
 
     Raises:
         ValueError: If `model` is not a Keras model, a part is not callable, or two parts make adversarial
-            examples; in `fit`, if weights of samples or classes meet an objective or a weight perturbation.
+            examples; in `fit`, if weights of samples or classes meet an objective or a weight perturbation, pixels
+            are integers where there is an objective or a perturbation, or outside [0, 1] in the first batch of an
+            array that is to be perturbed.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class RobustTrainer(backend.TrainStep, keras.Model):
                 f"perturbation have losses of their own. Received: weights, objective={self.objective!r}, "
                 f"weight_perturbation={self.weight_perturbation!r}. Leave out the weights, or those parts."
             )
+        self._refuse_integers(x)
         self._clean.value = x
         for perturbation in self.perturbations:
             x = perturbation(self.model, x, y, self.seed_generator)
@@ -107,6 +111,21 @@ class RobustTrainer(backend.TrainStep, keras.Model):
             if hasattr(term, "prepare"):
                 term.prepare(self.model, x, y)
         return x, y, sample_weight
+
+    def fit(self, x=None, *args, **options):
+        """Checks the scale of the first images before Keras's own `fit`: a compiled step cannot."""
+        if self.perturbations and (isinstance(x, np.ndarray) or ops.is_tensor(x)):
+            self._refuse_integers(x)
+            check_images(x[: options.get("batch_size") or 32])
+        return super().fit(x, *args, **options)
+
+    def _refuse_integers(self, x: Tensor) -> None:
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        if (self.perturbations or self.objective is not None) and "float" not in dtype:
+            raise ValueError(
+                "Robust training needs pixels in floating point, in [0, 1]: perturbations are as small as a "
+                f"fraction of 1. Received: dtype={dtype}. Use x.astype('float32') / 255."
+            )
 
     def weight_offsets(self, x: Tensor, y: Tensor) -> list | None:
         """Returns the offsets of the trainable variables for this step, or None."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_robust.augmentations import CropFlip
+from keras_robust.augmentations import AugMix, AutoAugment, Chain, CropFlip
 from keras_robust.training import Batches, MixedBatches
 
 pytestmark = pytest.mark.once
@@ -74,7 +74,31 @@ def test_fewer_images_than_a_batch_make_one_batch():
 
 def test_labels_of_another_number_are_refused():
     with pytest.raises(ValueError, match="10 images, 9 labels"):
-        Batches(PIXELS, LABELS[:9])
+        Batches(PIXELS, LABELS[:9], maximum=255)
+
+
+@pytest.mark.parametrize("labels", [LABELS[:, None], np.eye(10, dtype="int32")[LABELS], LABELS.astype("float32")])
+def test_labels_that_are_not_one_integer_an_image_are_refused(labels):
+    with pytest.raises(ValueError, match="must hold integers of shape"):
+        Batches(PIXELS, labels, maximum=255)
+
+
+def test_pixels_above_the_maximum_are_refused():
+    with pytest.raises(ValueError, match=r"`maximum` must be the stored value that stands for 1\.0.*maximum=255"):
+        Batches(PIXELS, LABELS)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"views": (AugMix(), AugMix())},
+        {"augment": AutoAugment()},
+        {"augment": Chain((CropFlip(1, True), Chain((AugMix(maximum=16),))))},
+    ],
+)
+def test_augmentations_of_another_maximum_are_refused(options):
+    with pytest.raises(ValueError, match=r"maximum of the batches, 1\.0. Received: A"):
+        Batches(PIXELS / np.float32(255), LABELS, **options)
 
 
 def test_a_mixed_batch_holds_its_share_of_extra_images_and_an_epoch_is_as_long_as_the_labelled_set():
@@ -88,7 +112,7 @@ def test_a_mixed_batch_holds_its_share_of_extra_images_and_an_epoch_is_as_long_a
 
 
 def test_mixed_batches_use_up_all_extra_images_before_they_repeat_one():
-    extra = Batches(PIXELS[:4], LABELS[:4] + 100, batch_size=2, seed=5)
+    extra = Batches(PIXELS[:4], LABELS[:4] + 100, maximum=255, batch_size=2, seed=5)
     mixed = MixedBatches(make(batch_size=2, augment=None), extra)
     found = [y[2:] for y in (mixed[index][1] for index in range(4))]
     assert sorted(np.concatenate(found[:2])) == [100, 101, 102, 103]
@@ -108,13 +132,13 @@ def test_mixed_batches_keep_views_together_and_must_have_as_many():
     np.testing.assert_array_equal(y[:4], y[4:])
     np.testing.assert_allclose(x[:4] + x[4:], 1.0, rtol=1e-6)
     with pytest.raises(ValueError, match="as many views"):
-        MixedBatches(labelled, Batches(PIXELS, LABELS))
+        MixedBatches(labelled, Batches(PIXELS, LABELS, maximum=255))
 
 
 def test_mixed_batches_follow_the_epochs_and_refuse_images_of_another_shape():
-    extra = Batches(PIXELS[:4], LABELS[:4], batch_size=2)
+    extra = Batches(PIXELS[:4], LABELS[:4], maximum=255, batch_size=2)
     mixed = MixedBatches(make(batch_size=2), extra)
     mixed.follow_epochs().on_epoch_begin(3, None)
     assert mixed.labelled.epoch == extra.epoch == 3
     with pytest.raises(ValueError, match=r"\(2, 4, 1\)"):
-        MixedBatches(make(), Batches(PIXELS[:, :2], LABELS))
+        MixedBatches(make(), Batches(PIXELS[:, :2], LABELS, maximum=255))

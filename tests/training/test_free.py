@@ -52,7 +52,7 @@ def test_a_smaller_batch_moves_its_own_rows_only_and_a_larger_one_is_refused():
 @pytest.mark.once
 def test_replayed_batches_hand_out_each_batch_several_times_in_a_row():
     pixels, labels = np.arange(12, dtype="uint8").reshape(6, 2, 1, 1), np.arange(6)
-    batches = Batches(pixels, labels, batch_size=2, seed=3)
+    batches = Batches(pixels, labels, maximum=255, batch_size=2, seed=3)
     replayed = ReplayedBatches(batches, 3)
     assert len(replayed) == 9
     for index in range(9):

@@ -6,7 +6,16 @@ import pytest
 from keras import layers, ops
 
 from keras_robust.layers import GaussianNoise, noise_at_inference, subnet
-from keras_robust.training import AWP, SGD, CrossEntropy, GaussianNoiseInput, Perturbation, RobustTrainer
+from keras_robust.training import (
+    AWP,
+    SGD,
+    Adversarial,
+    CrossEntropy,
+    GaussianNoiseInput,
+    Perturbation,
+    RobustTrainer,
+    Trades,
+)
 from tests.training import nets
 
 IMAGES, BATCH = 64, 16
@@ -198,6 +207,27 @@ def test_sample_weights_that_a_part_would_drop_are_refused(parts, weights):
     x, y = make_data()
     with pytest.raises(ValueError, match="`sample_weight` and `class_weight` weigh the compiled loss alone"):
         fit(compiled(RobustTrainer(make_model(), **parts())), x, y, **weights)
+
+
+@pytest.mark.parametrize("parts", [{"perturbations": [GaussianNoiseInput(0.1)]}, {"objective": CrossEntropy()}])
+@pytest.mark.parametrize("given", ["array", "batches"])
+def test_integer_pixels_are_refused_where_a_part_would_compute_in_them(parts, given):
+    x, y = make_data()
+    pixels = (255 * x).astype("uint8")
+    trainer = compiled(RobustTrainer(make_model(), **parts))
+    with pytest.raises(ValueError, match=r"floating point, in \[0, 1\].*uint8.*255"):
+        fit(trainer, pixels, y) if given == "array" else trainer.train_on_batch(pixels, y)
+
+
+@pytest.mark.parametrize(("scale", "message"), [(255.0, "Did you mean x / 255"), (-1.0, "minimum -1")])
+def test_pixels_of_another_scale_are_refused_where_perturbations_act(scale, message):
+    x, y = make_data()
+    x[0, 0, 0] = 1.0
+    with pytest.raises(ValueError, match=message):
+        fit(compiled(RobustTrainer(make_model(), perturbations=[Adversarial(steps=1)])), scale * x, y)
+    with pytest.raises(ValueError, match=message):
+        fit(compiled(RobustTrainer(make_model(), objective=Trades(steps=1))), scale * x, y)
+    assert np.isfinite(fit(compiled(RobustTrainer(make_model())), scale * x, y)["loss"])
 
 
 def test_the_trained_model_saves_and_loads_without_the_trainer(tmp_path):
