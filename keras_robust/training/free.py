@@ -19,7 +19,7 @@ class FreeAdversarial(Perturbation):
     to the next.
 
     Differs from the code: the gradient of the images is a pass of its own, because Keras's training step returns
-    none; a step costs about two plain ones. The trajectory is the same.
+    none; a step costs about two plain ones. The trajectory is the same, where pixels are clipped too.
 
     Args:
         batch_shape: Shape of a batch, `(batch, height, width, channels)`; a smaller batch uses the first rows.
@@ -57,15 +57,20 @@ class FreeAdversarial(Perturbation):
         count = ops.shape(x)[0]
         epsilon = ops.convert_to_tensor(self.epsilon)
         delta = ops.convert_to_tensor(self.delta)
-        x_adv = ops.clip(x + delta[:count], 0.0, 1.0)
         predictor = Predictor.of(model)
         variables, y = predictor.variables(), integer_labels(y)
 
-        def loss(images):
-            # The seeds stay where they are: dropout and noise are those of the training pass that follows.
-            return ops.sum(losses.cross_entropy(predictor.logits(variables, images, training=True), y))
+        def perturbed(each):
+            return ops.clip(x + each, 0.0, 1.0)
 
-        _, gradient = backend.value_and_grad(loss, x_adv)
+        x_adv = perturbed(delta[:count])
+
+        def loss(each):
+            # The seeds stay where they are: dropout and noise are those of the training pass that follows.
+            return ops.sum(losses.cross_entropy(predictor.logits(variables, perturbed(each), training=True), y))
+
+        # By the perturbation: where a pixel is clipped it has no gradient and stays, as in the authors' code.
+        _, gradient = backend.value_and_grad(loss, delta[:count])
         step_size = epsilon if self.step_size is None else self.step_size
         moved = delta[:count] + step_size * ops.sign(gradient)
         moved = ops.maximum(ops.minimum(moved, epsilon), -epsilon)
