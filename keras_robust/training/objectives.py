@@ -9,6 +9,7 @@ from keras_robust import losses
 from keras_robust.checks import Tensor
 from keras_robust.training.adversarial import Adversarial
 from keras_robust.training.labels import integer_labels
+from keras_robust.training.logits import at_least_float32
 from keras_robust.training.perturbations import Perturbation
 
 VIEWS = 3
@@ -64,7 +65,8 @@ class CrossEntropy(Objective):
         loss = ops.mean(losses.cross_entropy(y_pred, y, self.label_smoothing))
         if not self.clean_weight:
             return loss
-        clean = ops.mean(losses.cross_entropy(model(x_clean, training=True), y, self.label_smoothing))
+        clean_logits = at_least_float32(model(x_clean, training=True))
+        clean = ops.mean(losses.cross_entropy(clean_logits, y, self.label_smoothing))
         return self.clean_weight * clean + (1.0 - self.clean_weight) * loss
 
 
@@ -82,8 +84,9 @@ class Trades(Objective):
         beta: Weight of the divergence.
         norm: Shape of the ball, 'Linf', 'L2' or 'L1'.
         epsilon: Radius in pixel units; kept as a Keras variable, `perturbation.epsilon`.
-        step_size: Length of a step in pixel units of the norm; None for `2.5 * epsilon / steps`. For L2 the
-            paper's code takes `2 * epsilon / steps`.
+        step_size: Length of a step in pixel units of the norm; None for the paper's 0.007 in its own setting
+            (Linf, epsilon 0.031, 10 steps) and `2.5 * epsilon / steps` in others. For L2 the paper's code takes
+            `2 * epsilon / steps`.
         steps: Gradient steps.
         label_smoothing: Share of the target that is spread evenly over all classes, in [0, 1).
 
@@ -100,7 +103,7 @@ class Trades(Objective):
         *,
         norm: str = "Linf",
         epsilon: float = 0.031,
-        step_size: float | None = 0.007,
+        step_size: float | None = None,
         steps: int = 10,
         label_smoothing: float = 0.0,
     ):
@@ -108,11 +111,13 @@ class Trades(Objective):
             raise ValueError(f"`beta` must be a positive number; the paper has 6. Received: beta={beta!r}.")
         self.beta = beta
         self.label_smoothing = _share("label_smoothing", label_smoothing)
+        if step_size is None and (norm, epsilon, steps) == ("Linf", 0.031, 10):
+            step_size = 0.007
         self.perturbation = Adversarial(norm=norm, epsilon=epsilon, step_size=step_size, steps=steps, loss="kl")
 
     def __call__(self, model, x, y, y_pred, x_clean):
         """Returns the loss."""
-        clean = model(x_clean, training=True)
+        clean = at_least_float32(model(x_clean, training=True))
         natural = losses.cross_entropy(clean, integer_labels(y), self.label_smoothing)
         return ops.mean(natural) + self.beta * ops.mean(losses.kl(clean, y_pred))
 
@@ -121,8 +126,8 @@ class JensenShannon(Objective):
     """Trains on clean images and brings the predictions for three views of each together, as AugMix does.
 
     CE(p(clean), y) + weight * JS(p(clean); p(view 1); p(view 2)). A batch holds the clean images, then the first
-    view of them all, then the second, as `Batches(..., maximum=255, views=(AugMix(), AugMix()))` makes it: one pass
-    of the model sees the three, and so do its batch statistics. Gradients flow through all predictions.
+    view of them all, then the second, as `Batches(..., maximum=255, views=(AugMix(), AugMix()))` makes it: one
+    pass of the model sees the three, and so do its batch statistics. Gradients flow through all predictions.
     Perturbations act on the whole batch; the accuracy that `fit` reports is that of the three views together.
 
     Args:

@@ -71,6 +71,8 @@ def make_objective(recipe: Recipe) -> Objective | None:
         return None
     options = table.model_dump(exclude={"type"})
     if isinstance(table, TradesTable):
+        if table.step_size is None:  # In a recipe that has one meaning, also in the paper's setting.
+            options["step_size"] = 2.5 * table.epsilon / table.steps
         return Trades(**options)
     return JensenShannon(**options) if isinstance(table, JensenShannonTable) else CrossEntropy(**options)
 

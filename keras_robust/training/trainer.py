@@ -9,6 +9,7 @@ from keras import ops
 from keras_robust import backend
 from keras_robust.checks import Tensor, check_images
 from keras_robust.prediction import trace_key
+from keras_robust.training.logits import at_least_float32
 from keras_robust.training.perturbations import Perturbation
 
 Loss = Callable[..., Tensor]
@@ -91,9 +92,7 @@ class RobustTrainer(backend.TrainStep, keras.Model):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns the model's logits, in float32 at least: losses are computed in no less."""
-        logits = self.model(inputs, training=training)
-        half = keras.backend.standardize_dtype(logits.dtype) in ("bfloat16", "float16")
-        return ops.cast(logits, "float32") if half else logits
+        return at_least_float32(self.model(inputs, training=training))
 
     def prepare_batch(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> tuple:
         """Perturbs one batch; called by `TrainStep` inside the compiled step."""

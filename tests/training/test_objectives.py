@@ -112,6 +112,39 @@ def test_trades_makes_its_own_examples_at_the_ends_of_the_ball():
     assert divergences.min(0).mean() - 1e-5 <= divergence <= divergences.max(0).mean() + 1e-5
 
 
+def test_the_search_of_trades_reaches_the_edge_of_its_ball():
+    model, (x, y) = nets.linear(), nets.vectors()
+    part = Trades(norm="L2", epsilon=0.2).perturbation
+    found = part(model, ops.convert_to_tensor(x), ops.convert_to_tensor(y), keras.random.SeedGenerator(0))
+    distance = np.linalg.norm(ops.convert_to_numpy(found) - x, axis=1)
+    np.testing.assert_allclose(distance, 0.2, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "step_size"),
+    [({}, 0.007), ({"epsilon": 0.1}, None), ({"steps": 2}, None), ({"norm": "L2"}, None), ({"step_size": 1}, 1)],
+)
+def test_the_step_of_trades_is_the_papers_in_its_setting_and_follows_epsilon_in_others(options, step_size):
+    assert Trades(**options).perturbation.step_size == step_size
+
+
+@pytest.mark.parametrize("make", [lambda: CrossEntropy(clean_weight=0.5), lambda: Trades(1.0)])
+def test_clean_images_count_in_float32_under_mixed_precision(make):
+    x, y = nets.images()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = nets.dense()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    logits = ops.cast(model(x, training=True), "float32")
+    found = make()(model, x, y, logits, x)
+    assert keras.backend.standardize_dtype(found.dtype) == "float32"
+    expected = CrossEntropy()(model, x, y, logits, x)  # Equal predictions have no divergence.
+    np.testing.assert_allclose(
+        float(ops.convert_to_numpy(found)), float(ops.convert_to_numpy(expected)), rtol=1e-6
+    )
+
+
 def test_trades_moves_the_running_averages_by_clean_and_perturbed_images_and_no_more():
     x, y = nets.images()
     model, reference = nets.convolutional(), nets.convolutional()

@@ -59,6 +59,8 @@ def test_objectives_have_the_values_of_the_recipe():
     trades = parts.make_objective(recipe(objective={"type": "trades", "epsilon": 0.1, "beta": 3}))
     assert isinstance(trades, Trades)
     assert (trades.beta, trades.perturbation.steps, trades.perturbation.loss) == (3, 10, "kl")
+    papers = parts.make_objective(recipe(objective={"type": "trades", "epsilon": 0.031}))
+    assert papers.perturbation.step_size == pytest.approx(0.00775)
     smooth = parts.make_objective(recipe(objective={"type": "cross_entropy", "label_smoothing": 0.1}))
     assert isinstance(smooth, CrossEntropy)
     assert smooth.label_smoothing == 0.1

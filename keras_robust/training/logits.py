@@ -1,0 +1,19 @@
+"""Logits as losses are computed from them."""
+
+import keras
+from keras import ops
+
+from keras_robust.checks import Tensor
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Returns logits in float32 where they are in half precision, as they are otherwise.
+
+    Args:
+        logits: Logits of a model, shape `(batch, classes)`.
+
+    Returns:
+        Logits, float32 or float64.
+    """
+    half = keras.backend.standardize_dtype(logits.dtype) in ("bfloat16", "float16")
+    return ops.cast(logits, "float32") if half else logits
