@@ -158,8 +158,9 @@ def _extra_images(
 ) -> tuple[tuple[Any, Any], dict[str, Any]]:
     """Extra images with their labels, and the options of their batches that are not those of the labelled ones."""
     folder = datasets.data_folder(data_dir)
+    classes = datasets.info(recipe.dataset.name).num_classes
     if not (folder / table.file).is_dir():
-        return parts.read_extra_data(table, folder), {"crop": None}
+        return parts.read_extra_data(table, folder, classes), {"crop": None}
     height, width, channels = split.pixels.shape[1:]
     if (channels, height, split.maximum) != (3, width, 255):
         raise ValueError(
@@ -167,7 +168,6 @@ def _extra_images(
             f"Received: images of {height} x {width} x {channels} up to {split.maximum}. Make an .npz of them."
         )
     resize = split.pixels.resize if isinstance(split.pixels, Pictures) else None
-    classes = datasets.info(recipe.dataset.name).num_classes
     extra = datasets.read_class_folders(folder / table.file, classes, table.sha256, size=width, resize=resize)
     return extra, {"ahead": _AHEAD}
 

@@ -238,8 +238,9 @@ def test_the_unfinished_run_of_another_recipe_is_refused_and_survives(folder, mo
     assert (folder / "training_state.partial").read_bytes() == state
 
 
-def test_a_damaged_state_is_an_error_that_says_what_to_do(folder):
-    (folder / "training_state.partial").write_bytes(b"not a state")
+@pytest.mark.parametrize("content", [b"not a state", b"", b"PK\x03\x04 cut short"])
+def test_a_damaged_state_is_an_error_that_says_what_to_do(folder, content):
+    (folder / "training_state.partial").write_bytes(content)
     with pytest.raises(ValueError, match="Delete it to start the training anew"):
         pipeline.train(folder)
 

@@ -192,7 +192,8 @@ class KAP(keras.layers.Layer):
         Averages, the shape of `inputs` but for the number of channels, the product of the pooled grid.
 
     Raises:
-        ValueError: If the grid does not hold the channels, or no whole window fits.
+        ValueError: If the grid does not hold the channels, no whole window fits, or the layer is used for two
+            numbers of channels.
 
     Reference:
         Bashivan et al., 2022, https://arxiv.org/abs/2210.00062 (section 3.2, algorithm 1)
@@ -222,11 +223,18 @@ class KAP(keras.layers.Layer):
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
         check_choice("data_format", self.data_format, ("channels_last", "channels_first"))
         self.supports_masking = True
+        self._built_grid: tuple[int, ...] = ()
 
     def build(self, input_shape):
         """Checks that the grid holds the channels and that a window fits."""
         self.compute_output_shape(input_shape)
-        self._built_grid = self._grid(input_shape)
+        grid = self._grid(input_shape)
+        if self._built_grid not in ((), grid):
+            raise ValueError(
+                f"'{self.name}' must average the same number of channels wherever it is used. Received: a grid of "
+                f"{grid} after one of {self._built_grid}. Make a layer of its own for each."
+            )
+        self._built_grid = grid
 
     def call(self, inputs):
         """Averages the channels."""

@@ -88,7 +88,7 @@ class _Measured(layers.BatchNormalization):
     def build(self, input_shape):
         super().build(input_shape)
         shape = self.moving_mean.shape
-        self.batches, self.means, self.squares = (
+        self.seen, self.means, self.squares = (
             self.add_weight(shape=each, initializer="zeros", trainable=False, dtype="float32", autocast=False)
             for each in ((), shape, shape)
         )
@@ -102,15 +102,17 @@ class _Measured(layers.BatchNormalization):
         outputs = super().call(inputs, training=True, mask=mask)
         # With a momentum of 0 the moving averages are the statistics of this batch alone.
         mean, variance = (ops.convert_to_tensor(each) for each in (self.moving_mean, self.moving_variance))
-        self.batches.assign(self.batches + 1.0)
-        self.means.assign(self.means + mean)
-        self.squares.assign(self.squares + variance + mean * mean)
+        # Values of each channel: batches may be of different size.
+        count = ops.cast(ops.size(inputs), "float32") / inputs.shape[self.axis]
+        self.seen.assign(self.seen + count)
+        self.means.assign(self.means + count * mean)
+        self.squares.assign(self.squares + count * (variance + mean * mean))
         return outputs
 
     def pooled(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns mean and variance of everything that went through."""
         count, mean, square = (
-            ops.convert_to_numpy(each).astype("float64") for each in (self.batches, self.means, self.squares)
+            ops.convert_to_numpy(each).astype("float64") for each in (self.seen, self.means, self.squares)
         )
         return mean / count, np.maximum(square / count - (mean / count) ** 2, 0.0)
 

@@ -1,6 +1,7 @@
 """Training state on disk: one file, replaced whole, without pickle."""
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return json.loads(stored["facts"].tobytes())
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} must be a training state of this package. Received: a file that cannot be read ({error}). "
             "Delete it to start the training anew."

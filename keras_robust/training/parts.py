@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_robust.attacks import PGD
-from keras_robust.checks import Tensor
+from keras_robust.checks import Tensor, check_labels
 from keras_robust.layers import SubnetSpace
 from keras_robust.training.adversarial import Adversarial
 from keras_robust.training.early_stopping import RobustEarlyStopping
@@ -139,18 +139,19 @@ def make_early_stopping(recipe: Recipe, x: Tensor, y: Tensor) -> RobustEarlyStop
     return RobustEarlyStopping(PGD(**table.model_dump(exclude={"type"})), x, y, seed=recipe.seed)
 
 
-def read_extra_data(table: ExtraDataTable, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_extra_data(table: ExtraDataTable, folder: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Reads extra images and checks that they are those that the recipe means.
 
     Args:
         table: Table of the recipe.
         folder: Folder of the data sets.
+        num_classes: Classes of the data set that they join.
 
     Returns:
         Pixels as stored, shape `(images, height, width, channels)`, and int32 labels, shape `(images,)`.
 
     Raises:
-        ValueError: If the file is absent, another one, or does not hold images and labels.
+        ValueError: If the file is absent, another one, or does not hold images and labels of these classes.
     """
     path = folder / table.file
     if not path.is_file():
@@ -166,4 +167,5 @@ def read_extra_data(table: ExtraDataTable, folder: Path) -> tuple[np.ndarray, np
             raise ValueError(
                 f"{path} must hold the arrays `pixels` and `labels`. Received: {', '.join(stored.files)}."
             )
-        return stored["pixels"], stored["labels"].astype("int32")
+        pixels = stored["pixels"]
+        return pixels, check_labels(stored["labels"], len(pixels), num_classes)

@@ -154,3 +154,11 @@ def test_weights_of_the_plain_layer_followed_by_kap_load(base, tmp_path, rng):
 def test_wrong_averaging_is_an_error(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_an_averaging_for_kernels_of_another_number_of_filters_is_an_error():
+    averaging = KAP(2)
+    x = Conv2D(16, 3, averaging=averaging)(keras.Input((8, 8, 1)))
+    Conv2D(16, 3, averaging=averaging)(x)
+    with pytest.raises(ValueError, match=r"same number of channels.*\(6, 6\) after one of \(4, 4\)"):
+        Conv2D(36, 3, averaging=averaging)(x)

@@ -51,6 +51,15 @@ def test_one_batch_gives_each_layer_the_statistics_of_its_input_without_noise(no
         assert type(layer) is normalization
 
 
+def test_a_batch_counts_by_its_images():
+    x = images() * np.repeat([0.2, 1.0], 32)[:, None, None, None].astype("float32")
+    renewed = models.recalibrate(noisy_cnn(), [x[:60], x[60:]])
+    values = normalized_in(renewed, "first", x)
+    layer = renewed.get_layer("first")
+    np.testing.assert_allclose(layer.moving_mean, values.mean((0, 1, 2)), atol=ROUNDING)
+    np.testing.assert_allclose(layer.moving_variance, values.var((0, 1, 2)), rtol=1e-3, atol=ROUNDING)
+
+
 def test_batches_are_pooled_into_the_mean_and_variance_of_all_their_images():
     # Brightness differs from batch to batch, so that means do and their spread belongs to the variance.
     x = images() * np.repeat([0.2, 0.5, 0.8, 1.0], 16)[:, None, None, None].astype("float32")

@@ -123,16 +123,23 @@ def extra_file(folder, **arrays):
 def test_extra_data_are_read_where_the_digest_agrees(tmp_path):
     pixels = np.arange(16, dtype="uint8").reshape(4, 2, 2, 1)
     table = extra_file(tmp_path, pixels=pixels, labels=np.arange(4))
-    found, labels = parts.read_extra_data(table, tmp_path)
+    found, labels = parts.read_extra_data(table, tmp_path, 10)
     np.testing.assert_array_equal(found, pixels)
     assert labels.dtype == np.int32
+
+
+@pytest.mark.parametrize("labels", [[0, 10], [-1, 0], [[0], [1]], [0.0, 1.0]])
+def test_labels_of_extra_data_must_be_classes_of_the_data_set(tmp_path, labels):
+    table = extra_file(tmp_path, pixels=np.zeros((2, 2, 2, 1), "uint8"), labels=np.array(labels))
+    with pytest.raises(ValueError, match=r"Labels must|`y` must"):
+        parts.read_extra_data(table, tmp_path, 10)
 
 
 def test_extra_data_that_are_absent_changed_or_incomplete_are_refused(tmp_path):
     table = extra_file(tmp_path, pixels=np.zeros((1, 2, 2, 1), "uint8"))
     with pytest.raises(ValueError, match="`pixels` and `labels`"):
-        parts.read_extra_data(table, tmp_path)
+        parts.read_extra_data(table, tmp_path, 10)
     with pytest.raises(ValueError, match="SHA-256"):
-        parts.read_extra_data(table.model_copy(update={"sha256": "0" * 64}), tmp_path)
+        parts.read_extra_data(table.model_copy(update={"sha256": "0" * 64}), tmp_path, 10)
     with pytest.raises(ValueError, match="absent"):
-        parts.read_extra_data(table, tmp_path / "elsewhere")
+        parts.read_extra_data(table, tmp_path / "elsewhere", 10)
