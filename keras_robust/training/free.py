@@ -18,8 +18,9 @@ class FreeAdversarial(Perturbation):
     images of a step are those that the step before led to; the gradient of the same pass, in training mode, leads
     to the next.
 
-    Differs from the code: the gradient of the images is a pass of its own, because Keras's training step returns
-    none; a step costs about two plain ones. The trajectory is the same, where pixels are clipped too.
+    Differs from the authors' code: the gradient of the images is a pass of its own, because Keras's training step
+    returns none; a step costs about two plain ones. It is taken at the clipped images, so that each pixel's
+    perturbation moves, as in algorithm 1; theirs is taken through the clip, so that those of clipped pixels stay.
 
     Args:
         batch_shape: Shape of a batch, `(batch, height, width, channels)`; a smaller batch uses the first rows.
@@ -57,20 +58,15 @@ class FreeAdversarial(Perturbation):
         count = ops.shape(x)[0]
         epsilon = ops.convert_to_tensor(self.epsilon)
         delta = ops.convert_to_tensor(self.delta)
+        x_adv = ops.clip(x + delta[:count], 0.0, 1.0)
         predictor = Predictor.of(model)
         variables, y = predictor.variables(), integer_labels(y)
 
-        def perturbed(each):
-            return ops.clip(x + each, 0.0, 1.0)
-
-        x_adv = perturbed(delta[:count])
-
-        def loss(each):
+        def loss(images):
             # The seeds stay where they are: dropout and noise are those of the training pass that follows.
-            return ops.sum(losses.cross_entropy(predictor.logits(variables, perturbed(each), training=True), y))
+            return ops.sum(losses.cross_entropy(predictor.logits(variables, images, training=True), y))
 
-        # By the perturbation: where a pixel is clipped it has no gradient and stays, as in the authors' code.
-        _, gradient = backend.value_and_grad(loss, delta[:count])
+        _, gradient = backend.value_and_grad(loss, x_adv)
         step_size = epsilon if self.step_size is None else self.step_size
         moved = delta[:count] + step_size * ops.sign(gradient)
         moved = ops.maximum(ops.minimum(moved, epsilon), -epsilon)

@@ -37,21 +37,17 @@ def test_replays_follow_the_algorithm_and_the_perturbation_outlives_its_batch(st
     np.testing.assert_allclose(ops.convert_to_numpy(part.delta.value), delta, atol=1e-6)
 
 
-def test_the_perturbation_of_a_clipped_pixel_stays():
+def test_the_perturbation_of_a_clipped_pixel_moves_too():
     model, (x, y) = nets.linear(), nets.vectors(8)
     x[:, 0], x[:, 1] = 0.0, 1.0
     part = FreeAdversarial((8, 6), epsilon=EPSILON, step_size=EPSILON / 2)
-    deltas = []
-    for label in (0, 0, 1):
+    for label in (0, 1):
+        before = ops.convert_to_numpy(part.delta.value).copy()
         found = part(model, ops.convert_to_tensor(x), ops.convert_to_tensor(np.full_like(y, label)), None)
-        moved = ops.convert_to_numpy(part.delta.value)
-        clipped = (x + (deltas[-1] if deltas else 0) < 0) | (x + (deltas[-1] if deltas else 0) > 1)
-        if deltas:
-            np.testing.assert_array_equal(moved[clipped], deltas[-1][clipped])
-            np.testing.assert_array_equal(ops.convert_to_numpy(found), np.clip(x + deltas[-1], 0, 1))
-        deltas.append(moved.copy())
+        np.testing.assert_allclose(ops.convert_to_numpy(found), np.clip(x + before, 0, 1), atol=1e-6)
+    clipped = (x + before < 0) | (x + before > 1)
     assert clipped.any()
-    assert not np.array_equal(deltas[-1], deltas[-2])
+    assert (ops.convert_to_numpy(part.delta.value) != before)[clipped].all()
 
 
 def test_a_smaller_batch_moves_its_own_rows_only_and_a_larger_one_is_refused():
