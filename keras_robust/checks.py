@@ -56,13 +56,14 @@ def check_images(x: Any, name: str = "x") -> np.ndarray:
     return x.astype("float32", copy=False)
 
 
-def check_labels(y: Any, count: int, num_classes: int | None = None) -> np.ndarray:
+def check_labels(y: Any, count: int, num_classes: int | None = None, name: str = "y") -> np.ndarray:
     """Returns labels as an int32 array.
 
     Args:
         y: Integer labels, shape `(batch,)`.
         count: Number of images that the labels belong to.
         num_classes: Number of logits of the model, or None where it is unknown.
+        name: Name of the argument, for the message.
 
     Returns:
         The labels as a NumPy array of type int32.
@@ -74,14 +75,15 @@ def check_labels(y: Any, count: int, num_classes: int | None = None) -> np.ndarr
     if y.shape != (count,):
         hint = "Give one label for each image."
         if y.shape == (count, 1):
-            hint = "Use y[:, 0]."
+            hint = f"Use {name}[:, 0]."
         elif y.ndim == 2 and y.shape[1] > 1:
-            hint = "For one-hot labels use y.argmax(-1)."
+            hint = f"For one-hot labels use {name}.argmax(-1)."
         raise ValueError(
-            f"`y` must hold integer labels of shape ({count},), one an image. Received: shape={y.shape}. {hint}"
+            f"`{name}` must hold integer labels of shape ({count},), one an image. "
+            f"Received: shape={y.shape}. {hint}"
         )
     if not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(f"`y` must hold integers. Received: dtype={y.dtype}. Use y.astype('int32').")
+        raise ValueError(f"`{name}` must hold integers. Received: dtype={y.dtype}. Use {name}.astype('int32').")
     if y.min() < 0 or (num_classes is not None and y.max() >= num_classes):
         upper = "classes - 1" if num_classes is None else num_classes - 1
         raise ValueError(

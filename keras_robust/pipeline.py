@@ -1,10 +1,9 @@
 """From a recipe to trained weights: the one way in which the entries of the zoo are made."""
 
-import contextlib
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from keras_robust.evaluation.metrics import Environment
 from keras_robust.feed import make_stages, steps_left, validation_batches
 from keras_robust.files import write_atomically
 from keras_robust.layers import GaussianNoise
+from keras_robust.models.policy import dtype_policy
 from keras_robust.models.rebuild import at_any_size
 from keras_robust.training import parts
 from keras_robust.training.checkpoint import load_state, read_facts, read_kept
@@ -70,8 +70,7 @@ def train(
     _refuse_to_overwrite(output, overwrite)
     run = {"recipe_digest": recipe.digest(), "backend": keras.backend.backend()}
     earlier = _earlier_run(output, run) if resume else None
-    with _precision(recipe.training.precision):
-        model = build_model(recipe)
+    model = build_model(recipe, recipe.training.precision)
     _refuse_noise_twice(recipe, model)
     _refuse_statistics_of_nothing(recipe, model)
     if earlier is None:
@@ -129,7 +128,8 @@ def train(
         progress.close()
     if early_stopping is not None:
         early_stopping.put_back(trained)  # a run that was resumed after its last epoch did not fit
-    if trained is not model:
+    if trained is not model or recipe.training.precision != "float32":
+        model = build_model(recipe)
         model.set_weights(trained.get_weights())
     if recipe.training.batch_statistics == "clean":
         model = _with_clean_statistics(recipe, model, data.train)
@@ -148,11 +148,7 @@ def train(
     write_atomically(output / LOG, lambda file: file.write((json.dumps(log, indent=1) + "\n").encode()))
     _save_weights(model, output / WEIGHTS, recipe.training.weights)
     (output / STATE).unlink()
-    if recipe.training.precision == "float32":
-        return model
-    full = build_model(recipe)  # in float32, as whoever loads the weights has it
-    full.set_weights(model.get_weights())
-    return full
+    return model
 
 
 def _recipe_and_output(recipe: str | Path | Recipe, output_dir: str | Path | None) -> tuple[Recipe, Path]:
@@ -168,11 +164,12 @@ def _recipe_and_output(recipe: str | Path | Recipe, output_dir: str | Path | Non
     return load_recipe(path), Path(output_dir) if output_dir is not None else folder
 
 
-def build_model(recipe: Recipe) -> keras.Model:
+def build_model(recipe: Recipe, precision: str = "float32") -> keras.Model:
     """Builds the untrained model of a recipe.
 
     Args:
         recipe: The recipe; `model.arguments` may hold a `seed`, else the recipe's is taken.
+        precision: Keras's name of the policy of its layers, whatever Keras itself is set to.
 
     Returns:
         Model from pixels in [0, 1] to logits.
@@ -182,7 +179,8 @@ def build_model(recipe: Recipe) -> keras.Model:
     """
     facts = datasets.info(recipe.dataset.name)
     arguments = {"seed": recipe.seed, **recipe.model.arguments}
-    return models.build(recipe.model.builder, facts.num_classes, facts.input_shape, **arguments)
+    with dtype_policy(precision):
+        return models.build(recipe.model.builder, facts.num_classes, facts.input_shape, **arguments)
 
 
 def load_data(recipe: Recipe, data_dir: str | Path | None = None) -> Dataset:
@@ -341,11 +339,9 @@ def _learned(model: keras.Model) -> list[keras.Variable]:
 
 
 def _with_clean_statistics(recipe: Recipe, model: keras.Model, split: Split) -> keras.Model:
-    full = build_model(recipe)  # in float32, as it will be used
-    full.set_weights(model.get_weights())
     size = min(recipe.training.batch_size, len(split))
     last = min(_STATISTICS_IMAGES, len(split)) - size + 1
-    return models.recalibrate(full, (split.images(slice(start, start + size)) for start in range(0, last, size)))
+    return models.recalibrate(model, (split.images(slice(start, start + size)) for start in range(0, last, size)))
 
 
 def _early_stopping(recipe: Recipe, split: Split | None) -> RobustEarlyStopping | None:
@@ -381,13 +377,3 @@ def _save_weights(model: keras.Model, path: Path, kernels: KernelType) -> None:
         stored = store_weights(written, Path(folder) / "stored.weights.h5", kernels=kernels)
         model.load_weights(stored)
         write_atomically(path, lambda file: file.write(stored.read_bytes()))
-
-
-@contextlib.contextmanager
-def _precision(policy: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

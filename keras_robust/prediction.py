@@ -11,6 +11,7 @@ from keras import ops, tree
 
 from keras_robust import backend
 from keras_robust.checks import Tensor
+from keras_robust.stateless import stateless_call
 
 
 class Predictor:
@@ -87,7 +88,7 @@ class Predictor:
         outputs = []
         for part in [x] if training else self._parts(x):
             # Seeds go on from part to part: a random model draws other numbers in each.
-            found, non_trainable = _stateless_call(model, trainable, non_trainable, part, training)
+            found, non_trainable = stateless_call(model, trainable, non_trainable, part, training)
             outputs.append(found)
         return ops.cast(outputs[0] if len(outputs) == 1 else ops.concatenate(outputs), "float32")
 
@@ -214,17 +215,6 @@ class Logits:
 
 _PREDICTORS: "weakref.WeakKeyDictionary[keras.Model, Predictor]" = weakref.WeakKeyDictionary()
 _SEEDS_A_PASS = 1024  # more draws than any layer makes in one forward pass
-
-
-def _stateless_call(model, trainable, non_trainable, x, training):
-    if model._call_has_training_arg:
-        return model.stateless_call(trainable, non_trainable, x, training=training)
-    # The method of a model whose own `call` does not know `training` does not tell its layers.
-    others = model.non_trainable_variables
-    mapping = [*zip(model.trainable_variables, trainable, strict=True), *zip(others, non_trainable, strict=True)]
-    with keras.StatelessScope(state_mapping=mapping) as scope:
-        outputs = model(x, training=training)
-    return outputs, [scope.get_current_value(variable) for variable in others]
 
 
 def _is_seed(variable) -> bool:

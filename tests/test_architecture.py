@@ -21,10 +21,12 @@ ARROWS = {
     "files": set(),
     "norms": {"checks"},
     "digests": set(),
+    "stateless": {"checks"},
     "losses": {"checks"},
     "layers": {"checks", "backend"},
-    "backend": {"checks", "files", "layers"},  # the reference copies of our nets in PyTorch lay out KAP's grid
-    "prediction": {"checks", "backend"},
+    # The reference copies of our nets in PyTorch lay out KAP's grid.
+    "backend": {"checks", "files", "layers", "stateless"},
+    "prediction": {"checks", "backend", "stateless"},
     "models": {"checks", "layers"},
     "augmentations": {"checks"},
     "datasets": {"checks", "files"},

@@ -16,6 +16,7 @@ import pytest
 
 from keras_robust import feed, models, pipeline, zoo
 from keras_robust.augmentations import AugMix, AutoAugment, CropFlip
+from keras_robust.models.policy import dtype_policy
 from keras_robust.training import RobustTrainer, load_recipe, parse_recipe
 from keras_robust.training.progress import Checkpoint
 
@@ -461,12 +462,19 @@ def test_a_start_on_the_hub_is_pinned_to_the_digest(fine_tuning, monkeypatch):
 
 
 @pytest.mark.once
+def test_a_model_is_built_in_float32_whatever_policy_keras_has():
+    with dtype_policy("mixed_bfloat16"):
+        model = pipeline.build_model(parse_recipe(tomllib.loads(RECIPE)))
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("builder", ["resnet8", "preact_resnet18"])
 def test_mixed_precision_is_that_of_every_layer_but_the_logits(builder):
     content = tomllib.loads(RECIPE)
     content["model"] = {"builder": builder}
-    content["training"]["precision"] = "mixed_bfloat16"
-    with pipeline._precision("mixed_bfloat16"):
-        model = pipeline.build_model(parse_recipe(content))
+    model = pipeline.build_model(parse_recipe(content), "mixed_bfloat16")
     assert {layer.compute_dtype for layer in model.layers[1:-1]} == {"bfloat16"}
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}

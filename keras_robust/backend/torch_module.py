@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_robust.checks import check_choice
+from keras_robust.stateless import stateless_call
 
 
 def as_torch_module(model: keras.Model, *, frozen: bool = True) -> Any:
@@ -57,7 +58,7 @@ def as_torch_module(model: keras.Model, *, frozen: bool = True) -> Any:
             last = keras.config.image_data_format() == "channels_last" and images.ndim == 4
             images = ChannelsLast.apply(images) if last else images
             rest = [variable.value.detach() for variable in model.non_trainable_variables]
-            logits, _ = model.stateless_call(list(self.weights), rest, images, training=False)
+            logits, _ = stateless_call(model, list(self.weights), rest, images, training=False)
             return logits.float()
 
     return TorchModule().eval()

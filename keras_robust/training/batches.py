@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from keras_robust.checks import check_positive_integer
+from keras_robust.checks import check_labels, check_positive_integer
 
 Augmentation: TypeAlias = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -57,7 +57,7 @@ class Batches(keras.utils.PyDataset):
                 "`pixels` and `labels` must hold the same number of images, at least one. "
                 f"Received: {len(pixels)} images, {len(labels)} labels."
             )
-        _check_labels(labels)
+        check_labels(labels, len(pixels), name="labels")
         if isinstance(pixels, np.ndarray) and pixels[:batch_size].max() > maximum:
             raise ValueError(
                 "`maximum` must be the stored value that stands for 1.0, the highest that pixels may have. "
@@ -118,18 +118,6 @@ class Batches(keras.utils.PyDataset):
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(entropy=self.seed, spawn_key=key))
-
-
-def _check_labels(labels: np.ndarray) -> None:
-    if len(labels.shape) == 1 and np.issubdtype(labels.dtype, np.integer):
-        return
-    hint = "Use labels.astype('int32')."
-    if len(labels.shape) > 1:
-        hint = "Use labels[:, 0]." if labels.shape[1:] == (1,) else "For one-hot labels use labels.argmax(-1)."
-    raise ValueError(
-        "`labels` must hold integers of shape (images,), one an image. "
-        f"Received: shape={labels.shape}, dtype={labels.dtype}. {hint}"
-    )
 
 
 def _parts_of(augmentations: Sequence[Any]) -> Iterator[Any]:

@@ -168,4 +168,4 @@ def read_extra_data(table: ExtraDataTable, folder: Path, num_classes: int) -> tu
                 f"{path} must hold the arrays `pixels` and `labels`. Received: {', '.join(stored.files)}."
             )
         pixels = stored["pixels"]
-        return pixels, check_labels(stored["labels"], len(pixels), num_classes)
+        return pixels, check_labels(stored["labels"], len(pixels), num_classes, name="labels")

@@ -1,8 +1,6 @@
 """Finds, verifies and loads the models of the zoo."""
 
-import contextlib
 import difflib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +144,7 @@ def load(
             fails.
     """
     from keras_robust import models
+    from keras_robust.models.policy import dtype_policy
     from keras_robust.zoo import hub
 
     access = hub.Access(cache_dir, endpoint, token, local_files_only)
@@ -163,7 +162,7 @@ def load(
         weights = check_file(entry, folder, entry.weights)
     else:
         weights = hub.fetch_weights(entry, access)
-    with _float32():
+    with dtype_policy("float32"):  # as the entries were measured
         model = models.build(
             entry.model.builder,
             num_classes=entry.model.num_classes,
@@ -174,20 +173,6 @@ def load(
     if verify:
         check_probe(entry, folder, model)
     return model
-
-
-@contextlib.contextmanager
-def _float32() -> Iterator[None]:
-    """Layers made inside compute in float32, as the entries were measured, whatever Keras is set to."""
-    import keras
-
-    before = keras.config.dtype_policy()
-    if before.name != "float32":  # Keras writes the identity of the policy into a model's config
-        keras.config.set_dtype_policy("float32")
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def check_file(entry: Entry, folder: Path, expected: Any) -> Path:

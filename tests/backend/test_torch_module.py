@@ -99,3 +99,21 @@ def test_other_tools_attack_the_module_as_our_pgd_does(wrapped, tool):
     theirs = predictor.predict(found.numpy().transpose(0, 2, 3, 1)).argmax(1) != y
     ours = PGD("L2", 0.15, step_size=0.0375, random_start=False)(model, x, y)
     np.testing.assert_array_equal(predictor.predict(ours).argmax(1) != y, theirs)
+
+
+@on_torch
+def test_a_model_whose_call_does_not_know_training_is_wrapped():
+    torch = pytest.importorskip("torch")
+
+    class KnowsNothingOfTraining(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.norm = keras.layers.BatchNormalization(epsilon=0.0)
+
+        def call(self, inputs):
+            return keras.ops.reshape(self.norm(inputs), (-1, 12))
+
+    model, images = KnowsNothingOfTraining(), torch.rand((5, 3, 2, 2))
+    model(np.zeros((1, 2, 2, 3), "float32"))
+    logits = as_torch_module(model).train()(images)
+    torch.testing.assert_close(logits, images.permute(0, 2, 3, 1).reshape(5, 12))

@@ -131,7 +131,7 @@ def test_extra_data_are_read_where_the_digest_agrees(tmp_path):
 @pytest.mark.parametrize("labels", [[0, 10], [-1, 0], [[0], [1]], [0.0, 1.0]])
 def test_labels_of_extra_data_must_be_classes_of_the_data_set(tmp_path, labels):
     table = extra_file(tmp_path, pixels=np.zeros((2, 2, 2, 1), "uint8"), labels=np.array(labels))
-    with pytest.raises(ValueError, match=r"Labels must|`y` must"):
+    with pytest.raises(ValueError, match=r"Labels must|`labels` must"):
         parts.read_extra_data(table, tmp_path, 10)
 
 

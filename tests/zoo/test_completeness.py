@@ -18,8 +18,8 @@ SMALLER = {
 """Entries whose attacks are too dear for processors: their tables and cards say on how many images."""
 LARGER = {f"wm_resnet_{data}.conv_300_epochs": (10_000, 1_000, 200) for data in ("mnist", "cifar10")}
 """Entries in the paper's length, whose clean accuracy is held against the paper's on the same images."""
-SPREAD = {"wm_resnet_mnist.conv_300_epochs": 0.0005, "wm_resnet_cifar10.conv_300_epochs": 0.022}
-"""What the paper's three trainings of each differ by (table 5 and table 6)."""
+MISSES = {"wm_resnet_cifar10.conv_300_epochs"}
+"""Those of them that lie more than a point and a half from the paper: their cards say so."""
 STAGES = ("apgd-ce", "apgd-t", "fab-t", "square")
 
 
@@ -43,11 +43,13 @@ def test_clean_pgd_and_autoattack_in_sequence_and_alone(name):
 
 
 @pytest.mark.parametrize("name", LARGER)
-def test_clean_accuracy_in_the_papers_length_is_within_a_point_and_a_half_of_the_papers_trainings(name):
+def test_clean_accuracy_in_the_papers_length_is_the_papers_within_a_point_and_a_half_or_the_card_says_so(name):
     entry = Entry.load(find(name))
     (clean,) = (metric.value for metric in entry.metrics if metric.kind == "clean")
     (paper,) = (reported.value for reported in entry.reported if reported.name == "clean")
-    assert abs(clean - paper) <= 0.015 + SPREAD[name]
+    assert (abs(clean - paper) > 0.015) == (name in MISSES)
+    errors = (f"{100 - 100 * each:.2f}" for each in (clean, paper))
+    assert all(error in entry.limits[0] for error in errors)
 
 
 @pytest.mark.parametrize("name", sorted(name for name in folders() if ".noise_" in name))
