@@ -84,13 +84,18 @@ def check_labels(y: Any, count: int, num_classes: int | None = None, name: str =
         )
     if not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"`{name}` must hold integers. Received: dtype={y.dtype}. Use {name}.astype('int32').")
+    check_classes(y, num_classes)
+    return y.astype("int32", copy=False)
+
+
+def check_classes(y: np.ndarray, num_classes: int | None = None) -> None:
+    """Raises `ValueError` unless labels lie in `[0, num_classes)`, or from 0 where the number is not known."""
     if y.min() < 0 or (num_classes is not None and y.max() >= num_classes):
         upper = "classes - 1" if num_classes is None else num_classes - 1
         raise ValueError(
             f"Labels must lie in [0, {upper}]. Received: minimum {y.min()}, maximum {y.max()}. "
             "Check that the labels belong to this model's data set."
         )
-    return y.astype("int32", copy=False)
 
 
 def check_epsilon(epsilon: Any, norm: str, optional: bool = False) -> None:

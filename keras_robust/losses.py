@@ -69,6 +69,14 @@ def targeted_margin(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     return _true_logit(logits, target) - _true_logit(logits, y)
 
 
+def _check_classes(name, logits, least):
+    if logits.shape[-1] < least:
+        raise ValueError(
+            f"`loss={name!r}` needs a model of at least {least} classes. "
+            f"Received: {logits.shape[-1]} logits. Use loss='margin'."
+        )
+
+
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
     """Difference of logits ratio; needs three classes or more.
 
@@ -82,6 +90,7 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     Reference:
         Croce and Hein, 2020, https://arxiv.org/abs/2003.01690 (equation 6)
     """
+    _check_classes("dlr", logits, 3)
     highest = ops.top_k(logits, 3)[0]
     return margin(logits, y) / (highest[:, 0] - highest[:, 2] + 1e-12)
 
@@ -100,6 +109,7 @@ def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     Reference:
         Croce and Hein, 2020, https://arxiv.org/abs/2003.01690 (equation 7)
     """
+    _check_classes("targeted_dlr", logits, 4)
     highest = ops.top_k(logits, 4)[0]
     scale = highest[:, 0] - 0.5 * (highest[:, 2] + highest[:, 3]) + 1e-12
     return targeted_margin(logits, y, target) / scale

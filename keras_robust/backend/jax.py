@@ -71,8 +71,31 @@ def device_name():
     return jax.devices()[0].device_kind
 
 
+_STATE = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
+
+
 class TrainStep:
     """Prepares the batch and perturbs the weights around Keras's own `train_step`."""
+
+    def make_train_function(self, force=False):
+        """Keras's own; where a step fails before it has used its state up, the variables get their values back."""
+        super().make_train_function(force)
+        step = self.train_function
+        if getattr(step, "gives_back", False):
+            return
+
+        def run(state, iterator):
+            try:
+                return step(state, iterator)
+            except BaseException:
+                if not any(value.is_deleted() for value in jax.tree.leaves(state)):
+                    self._jax_state = dict(zip(_STATE, state, strict=True))
+                    self._jax_state_synced = False
+                    self.jax_state_sync()
+                raise
+
+        run.gives_back = True
+        self.train_function = run
 
     def train_step(self, state, data):
         """Runs one step on the prepared batch; see `keras_robust.backend`."""

@@ -99,7 +99,8 @@ class TrainStep:
         shifted = [value + offset for value, offset in zip(originals, offsets, strict=True)]
         for variable, value in zip(self.trainable_variables, shifted, strict=True):
             variable.assign(value)
-        logs = super().train_step(data)
-        for variable, value, old in zip(self.trainable_variables, originals, shifted, strict=True):
-            variable.assign(value + (variable.value - old))
-        return logs
+        try:
+            return super().train_step(data)
+        finally:  # also where a step that runs eagerly fails
+            for variable, value, old in zip(self.trainable_variables, originals, shifted, strict=True):
+                variable.assign(value + (variable.value - old))

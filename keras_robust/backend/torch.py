@@ -160,8 +160,9 @@ class TrainStep:
             for value, offset in zip(weights, offsets, strict=True):
                 value.add_(offset)
             shifted = [value.detach().clone() for value in weights]
-        logs = super().train_step(data)
-        with torch.no_grad():
-            for value, original, old in zip(weights, originals, shifted, strict=True):
-                value.sub_(old).add_(original)
-        return logs
+        try:
+            return super().train_step(data)
+        finally:  # also where the step fails
+            with torch.no_grad():
+                for value, original, old in zip(weights, originals, shifted, strict=True):
+                    value.sub_(old).add_(original)

@@ -163,7 +163,8 @@ class SubnetModel(keras.Model):
     """
 
     def __init__(self, model: keras.Model):
-        super().__init__(name=f"subnet_of_{model.name}")
+        # The model's own policy: the global one might round its inputs.
+        super().__init__(name=f"subnet_of_{model.name}", dtype=model.dtype_policy, autocast=False)
         self.model = model
         self.masks = {
             name: self.add_weight(shape=(gate.channels,), initializer="ones", trainable=False, name=f"{name}_mask")

@@ -15,7 +15,8 @@ Augmentation: TypeAlias = Callable[[np.ndarray, np.random.Generator], np.ndarray
 class Batches(keras.utils.PyDataset):
     """Shuffled and augmented batches for `fit`.
 
-    Pass `callbacks=[batches.follow_epochs()]` and `shuffle=False` to `fit`, so that the batches know the epoch.
+    In `fit` of another model than `RobustTrainer`, pass `callbacks=[batches.follow_epochs()]` and `shuffle=False`,
+    so that the batches know the epoch also where a training goes on.
     Every batch is full: the images that remain at the end of an epoch are left out of it, others each time,
     unless there are fewer images than one batch.
 
@@ -116,6 +117,10 @@ class Batches(keras.utils.PyDataset):
         """Returns the callback that tells these batches which epoch `fit` is in."""
         return keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(self, "epoch", epoch))
 
+    def on_epoch_end(self) -> None:
+        """Counts the epochs of `fit` where no callback tells them."""
+        self.epoch += 1
+
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(entropy=self.seed, spawn_key=key))
 
@@ -174,6 +179,11 @@ class MixedBatches(keras.utils.PyDataset):
 
         return keras.callbacks.LambdaCallback(on_epoch_begin=follow)
 
+    def on_epoch_end(self) -> None:
+        """Counts the epochs of `fit` where no callback tells them."""
+        self.labelled.on_epoch_end()
+        self.extra.on_epoch_end()
+
 
 def _join(parts: Sequence[np.ndarray], views: int) -> np.ndarray:
     """Joins arrays view by view: all first ones, then all second ones."""
@@ -183,6 +193,8 @@ def _join(parts: Sequence[np.ndarray], views: int) -> np.ndarray:
 
 class ReplayedBatches(keras.utils.PyDataset):
     """Hands out each batch several times in a row, as `FreeAdversarial` needs.
+
+    Outside of `RobustTrainer`, pass `shuffle=False` to `fit`, or Keras tears the replays apart.
 
     Args:
         batches: The batches.
@@ -208,6 +220,10 @@ class ReplayedBatches(keras.utils.PyDataset):
     def follow_epochs(self) -> keras.callbacks.Callback:
         """Returns the callback that tells these batches which epoch `fit` is in."""
         return self.batches.follow_epochs()
+
+    def on_epoch_end(self) -> None:
+        """Counts the epochs of `fit` where no callback tells them."""
+        self.batches.on_epoch_end()
 
 
 AnyBatches: TypeAlias = Batches | MixedBatches | ReplayedBatches

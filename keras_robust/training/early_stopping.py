@@ -1,6 +1,7 @@
 """Early stopping as adversarial training means it: keep the weights that were most robust on held-out images."""
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -18,7 +19,8 @@ class RobustEarlyStopping(keras.callbacks.Callback):
     Training goes on to its last epoch, as in the paper: robust accuracy peaks after a fall of the learning rate
     and declines while the training loss still falls. The figure joins the logs as `val_robust_accuracy`; an image
     counts where the clean and the attacked image are both classified correctly. Use images that are neither
-    trained on nor tested on.
+    trained on nor tested on. Another `fit` of the same model goes on from the best so far; with another model it
+    begins anew.
 
     Args:
         attack: Attack of `keras_robust.attacks`, such as `PGD(epsilon=8 / 255, steps=20)`.
@@ -45,10 +47,19 @@ class RobustEarlyStopping(keras.callbacks.Callback):
         self.best_accuracy = -1.0
         self.best_epoch = 0
         self.best_weights: list[np.ndarray] = []
+        self._followed: Callable[[], keras.Model | None] | None = None
+
+    def set_model(self, model: keras.Model) -> None:
+        """Begins anew where another model is trained."""
+        super().set_model(model)
+        trained = _trained_model(model)
+        if self._followed is not None and self._followed() is not trained:
+            self.best_accuracy, self.best_epoch, self.best_weights = -1.0, 0, []
+        self._followed = weakref.ref(trained)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Measures, and keeps the weights where they are the best so far."""
-        model = self._trained_model()
+        model = _trained_model(self.model)  # on JAX, reading it brings the variables up to date
         accuracy = self._robust_accuracy(model)
         if logs is not None:
             logs["val_robust_accuracy"] = accuracy
@@ -59,7 +70,7 @@ class RobustEarlyStopping(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the best weights back."""
-        self.put_back(self._trained_model())
+        self.put_back(_trained_model(self.model))
 
     def put_back(self, model: keras.Model) -> None:
         """Gives a model the best weights, if any epoch was measured."""
@@ -81,12 +92,12 @@ class RobustEarlyStopping(keras.callbacks.Callback):
         self.best_epoch = int(state["best_epoch"])
         self.best_weights = [state[name] for name in sorted(state) if name.startswith("weight_")]
 
-    def _trained_model(self):
-        trainer = self.model  # on JAX, reading it brings the variables up to date
-        return trainer.model if isinstance(trainer, RobustTrainer) else trainer
-
     def _robust_accuracy(self, model):
         predictor = Predictor.of(model)
         x_adv = self.attack(model, self.x, self.y, seed=self.seed, batch_size=self.batch_size)
         right = [predictor.predict(each, self.batch_size).argmax(-1) == self.y for each in (self.x, x_adv)]
         return float(np.mean(right[0] & right[1]))
+
+
+def _trained_model(trainer: keras.Model) -> keras.Model:
+    return trainer.model if isinstance(trainer, RobustTrainer) else trainer

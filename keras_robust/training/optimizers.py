@@ -20,7 +20,7 @@ class SGD(keras.optimizers.Optimizer):
         learning_rate: Step length, a number or a schedule of the step.
         momentum: Share of the last direction that is kept.
         nesterov: Whether to look one step ahead.
-        weight_decay: Coefficient of the L2 term of every parameter.
+        weight_decay: Coefficient of the L2 term of every parameter that `exclude_from_weight_decay` does not name.
         name: Name of the optimizer.
         **options: Options of every Keras optimizer, such as `clipnorm`.
 
@@ -53,7 +53,7 @@ class SGD(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate) -> None:
         """Updates one variable."""
         rate = ops.cast(learning_rate, variable.dtype)
-        gradient = ops.cast(gradient, variable.dtype) + self.coupled_weight_decay * ops.convert_to_tensor(variable)
+        gradient = _with_decay(self, gradient, variable)
         if not self.momentum:
             self.assign_sub(variable, rate * gradient)
             return
@@ -79,7 +79,7 @@ class Adam(keras.optimizers.Optimizer):
         beta_1: Decay of the average of gradients.
         beta_2: Decay of the average of squared gradients.
         epsilon: Added to the root of the average square, after its bias is removed.
-        weight_decay: Coefficient of the L2 term of every parameter.
+        weight_decay: Coefficient of the L2 term of every parameter that `exclude_from_weight_decay` does not name.
         name: Name of the optimizer.
         **options: Options of every Keras optimizer, such as `clipnorm`.
 
@@ -115,7 +115,7 @@ class Adam(keras.optimizers.Optimizer):
         """Updates one variable."""
         rate = ops.cast(learning_rate, variable.dtype)
         step = ops.cast(self.iterations + 1, variable.dtype)
-        gradient = ops.cast(gradient, variable.dtype) + self.coupled_weight_decay * ops.convert_to_tensor(variable)
+        gradient = _with_decay(self, gradient, variable)
         index = self._get_variable_index(variable)
         average = self.beta_1 * self.averages[index].value + (1 - self.beta_1) * gradient
         square = self.beta_2 * self.squares[index].value + (1 - self.beta_2) * ops.square(gradient)
@@ -135,3 +135,10 @@ class Adam(keras.optimizers.Optimizer):
             weight_decay=self.coupled_weight_decay,
         )
         return config
+
+
+def _with_decay(optimizer, gradient, variable):
+    gradient = ops.cast(gradient, variable.dtype)
+    if not optimizer._use_weight_decay(variable):
+        return gradient
+    return gradient + optimizer.coupled_weight_decay * ops.convert_to_tensor(variable)

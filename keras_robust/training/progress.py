@@ -37,6 +37,7 @@ class ProgressBar(keras.callbacks.Callback):
         super().__init__()
         self.epochs = epochs
         self.first_epoch = first_epoch
+        self._start = 0.0
         self._console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
@@ -52,8 +53,8 @@ class ProgressBar(keras.callbacks.Callback):
         self._task = self._bar.add_task("", total=steps, epoch=first_epoch + 1, epochs=epochs, figures="")
 
     def on_train_begin(self, logs=None) -> None:
-        """Starts the clock and the bar."""
-        self._start = time.monotonic()
+        """Starts the bar, and the clock unless this is a later phase."""
+        self._start = self._start or time.monotonic()
         self._bar.start()
 
     def on_epoch_begin(self, epoch: int, logs=None) -> None:

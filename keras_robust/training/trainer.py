@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_robust import backend
-from keras_robust.checks import Tensor, check_images
+from keras_robust.checks import Tensor, check_classes, check_images
 from keras_robust.prediction import trace_key
+from keras_robust.training.first_images import first_images, is_array
 from keras_robust.training.logits import at_least_float32
 from keras_robust.training.perturbations import Perturbation
 
@@ -41,8 +41,9 @@ class RobustTrainer(backend.TrainStep, keras.Model):
     Raises:
         ValueError: If `model` is not a Keras model, a part is not callable, or two parts make adversarial
             examples; in `fit`, if weights of samples or classes meet an objective or a weight perturbation, pixels
-            are integers where there is an objective or a perturbation, or outside [0, 1] in the first batch of an
-            array that is to be perturbed.
+            are integers where there is an objective or a perturbation, or outside [0, 1] in the first images that
+            are to be perturbed (a Python generator is not looked at), or labels in an array are no classes of the
+            model where there is an objective.
     """
 
     def __init__(
@@ -55,12 +56,13 @@ class RobustTrainer(backend.TrainStep, keras.Model):
         weight_perturbation: Callable | None = None,
         seed: int = 0,
     ):
-        super().__init__(name=f"robust_{model.name}" if isinstance(model, keras.Model) else None)
         if not isinstance(model, keras.Model):
             raise ValueError(
                 "`model` must be a keras.Model that returns logits. "
                 f"Received: model of type {type(model).__name__}."
             )
+        # The model's own policy: the global one might round its inputs, or leave out the scaling of losses.
+        super().__init__(name=f"robust_{model.name}", dtype=model.dtype_policy, autocast=False)
         for part in (*perturbations, *terms, *(p for p in (objective, weight_perturbation) if p is not None)):
             if not callable(part):
                 raise ValueError(
@@ -103,6 +105,8 @@ class RobustTrainer(backend.TrainStep, keras.Model):
                 f"weight_perturbation={self.weight_perturbation!r}. Leave out the weights, or those parts."
             )
         self._refuse_integers(x)
+        if keras.backend.standardize_dtype(x.dtype) == "float64":
+            x = ops.cast(x, keras.config.floatx())
         self._clean.value = x
         for perturbation in self.perturbations:
             x = perturbation(self.model, x, y, self.seed_generator)
@@ -112,10 +116,19 @@ class RobustTrainer(backend.TrainStep, keras.Model):
         return x, y, sample_weight
 
     def fit(self, x=None, *args, **options):
-        """Checks the scale of the first images before Keras's own `fit`: a compiled step cannot."""
-        if self.perturbations and (isinstance(x, np.ndarray) or ops.is_tensor(x)):
-            self._refuse_integers(x)
-            check_images(x[: options.get("batch_size") or 32])
+        """Checks the first images, and labels in arrays, before Keras's own `fit`: a compiled step cannot."""
+        if self.perturbations:
+            images = first_images(x, options.get("batch_size") or 32)
+            if images is not None:
+                self._refuse_integers(images)
+                check_images(images)
+        y = args[0] if args else options.get("y")
+        if self.objective is not None and is_array(y):
+            check_classes(ops.convert_to_numpy(y), getattr(self.model, "output_shape", (None,))[-1])
+        if hasattr(x, "follow_epochs"):
+            callbacks = keras.tree.flatten(options.get("callbacks") or [])
+            # Such batches are shuffled; those that are replayed must follow each other.
+            options.update(callbacks=[*callbacks, x.follow_epochs()], shuffle=False)
         return super().fit(x, *args, **options)
 
     def _refuse_integers(self, x: Tensor) -> None:
@@ -148,6 +161,10 @@ class RobustTrainer(backend.TrainStep, keras.Model):
             offset_of[id(variable)] if id(variable) in own else ops.zeros_like(variable.value)
             for variable in self.trainable_variables
         ]
+
+    def make_train_function(self, force=False):
+        """Compiles the training step, anew where noise or a subnet was switched on or off since the last time."""
+        return super().make_train_function(force or self._switched("train"))
 
     def make_test_function(self, force=False):
         """Compiles the evaluation, anew where noise or a subnet was switched on or off since the last time."""

@@ -10,6 +10,8 @@ from keras_robust.checks import Tensor, check_choice, check_positive_integer
 from keras_robust.layers import subnet
 from keras_robust.losses import cross_entropy, kl
 from keras_robust.prediction import trace_key
+from keras_robust.stateless import stateless_call
+from keras_robust.training.labels import integer_labels
 from keras_robust.training.subnet_search import Masks, SubnetSearch
 
 
@@ -90,7 +92,7 @@ class WeakSubnets:
             x: Images as the perturbations left them, shape `(batch, height, width, channels)`.
             y: Integer labels, shape `(batch,)`.
         """
-        labels = _labels(y)
+        labels = integer_labels(y)
 
         def accuracy(masks: Masks) -> Tensor:
             predicted = ops.argmax(_without_traces(model, x, masks, keep_seeds=False), axis=-1)
@@ -137,7 +139,7 @@ class WeakSubnets:
         key = id(model), trace_key(model)
         if key not in self._losses:
             self._losses[key] = backend.compiled_loss(self._loss_of(model))
-        value, updated = self._losses[key]([*weights, teacher], others, x, _labels(y), masks)
+        value, updated = self._losses[key]([*weights, teacher], others, x, integer_labels(y), masks)
         _move_seeds_on(model, updated)
         return value
 
@@ -161,10 +163,6 @@ class _Chosen:
     masks: Masks | None = None
 
 
-def _labels(y: Tensor) -> Tensor:
-    return ops.reshape(ops.cast(y, "int32"), (-1,))
-
-
 def _without_traces(model: keras.Model, x: Tensor, masks: Masks, keep_seeds: bool = True) -> Tensor:
     """Logits of a subnet in training mode that leave moving averages alone; random layers move on."""
     trainable = [variable.value for variable in model.trainable_variables]
@@ -180,7 +178,7 @@ def _pass(
 ) -> tuple[Tensor, list[Tensor]]:
     """Logits of a subnet in training mode, float32, and the other variables after the pass."""
     with subnet(model, masks):
-        logits, updated = model.stateless_call(trainable, others, x, training=True)
+        logits, updated = stateless_call(model, trainable, others, x, True)
     return ops.cast(logits, "float32"), updated
 
 

@@ -14,7 +14,8 @@ class AWP:
 
     One step up the gradient of the training objective (cross-entropy on adversarial images, or all of TRADES) with
     respect to the weights, in training mode; for each tensor of two dimensions or more it has the length
-    `gamma * ||w||`. Biases and normalisation keep their values, running averages and random seeds are untouched.
+    `gamma * ||w||`. Those of one dimension, such as normalisation and most biases, keep their values; a weight
+    map's bias of each pixel does not. Running averages and random seeds are untouched.
 
     Differs from the code: there is no proxy optimizer; its learning rate cancels out of a single step.
 

@@ -230,3 +230,13 @@ def test_a_dropped_path_masks_its_last_gate_whatever_its_channels():
 def test_a_space_that_is_none_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         SubnetSpace(make_model(), **options)
+
+
+def test_a_subnet_model_has_the_policy_of_its_model_not_the_global_one(x):
+    model = make_model()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        subnets = SubnetModel(model)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_array_equal(ops.convert_to_numpy(subnets(x)), ops.convert_to_numpy(model(x)))

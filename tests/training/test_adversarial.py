@@ -190,3 +190,10 @@ def test_one_hot_labels_are_refused():
     x, y = nets.images(8)
     with pytest.raises(ValueError, match=r"integer labels.*\(8, 3\)"):
         perturb(Adversarial(), nets.convolutional(), x, np.eye(3, dtype="float32")[y])
+
+
+def test_the_ratio_of_logits_asks_for_three_classes():
+    model, (x, y) = nets.linear(classes=2), nets.vectors()
+    trainer = nets.compiled(RobustTrainer(model, perturbations=[Adversarial(steps=1, loss="dlr")]))
+    with pytest.raises(ValueError, match=r"`loss='dlr'` needs a model of at least 3 classes.*2 logits"):
+        nets.fit(trainer, x, y)

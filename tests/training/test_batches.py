@@ -1,10 +1,11 @@
 """Batches: a function of seed, epoch and index alone."""
 
+import keras
 import numpy as np
 import pytest
 
 from keras_robust.augmentations import AugMix, AutoAugment, Chain, CropFlip
-from keras_robust.training import Batches, MixedBatches
+from keras_robust.training import Batches, MixedBatches, ReplayedBatches, RobustTrainer
 
 pytestmark = pytest.mark.once
 
@@ -142,3 +143,26 @@ def test_mixed_batches_follow_the_epochs_and_refuse_images_of_another_shape():
     assert mixed.labelled.epoch == extra.epoch == 3
     with pytest.raises(ValueError, match=r"\(2, 4, 1\)"):
         MixedBatches(make(), Batches(PIXELS[:, :2], LABELS, maximum=255))
+
+
+@pytest.mark.parametrize(
+    "make_batches", [make, lambda: MixedBatches(make(batch_size=2), make(batch_size=2, seed=1))]
+)
+def test_epochs_are_counted_where_no_callback_tells_them(make_batches):
+    told, counting = make_batches(), make_batches()
+    follow = told.follow_epochs()
+    for number in range(3):
+        follow.on_epoch_begin(number, {})
+        for index in range(len(told)):
+            np.testing.assert_array_equal(counting[index][0], told[index][0])
+        counting.on_epoch_end()
+
+
+def test_replayed_batches_follow_each_other_in_fit_and_change_from_epoch_to_epoch():
+    seen, batches = [], make()
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    trainer = RobustTrainer(model, perturbations=[lambda model, x, y, seed: seen.append(np.array(y)) or x])
+    trainer.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
+    trainer.fit(ReplayedBatches(batches, 3), epochs=2, verbose=0)
+    expected = [epoch(make(), number)[index][1] for number in range(2) for index in range(2) for _ in range(3)]
+    np.testing.assert_array_equal(np.stack(seen[-12:]), expected)

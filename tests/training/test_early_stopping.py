@@ -85,3 +85,19 @@ def test_in_fit_the_model_ends_with_the_weights_of_the_best_epoch():
 def test_images_out_of_range_are_refused():
     with pytest.raises(ValueError, match="`x`"):
         RobustEarlyStopping(ATTACK, np.full((2, 6), 255.0), np.zeros(2, int))
+
+
+def test_with_another_model_it_begins_anew():
+    model, _, _, callback = make()
+    run_epochs(model, callback, range(6))
+    best = callback.best_epoch
+    callback.set_model(callback.model)
+    assert callback.best_epoch == best
+    other = nets.linear(seed=1)
+    before = [weight.copy() for weight in other.get_weights()]
+    callback.set_model(nets.compiled(RobustTrainer(other)))
+    callback.on_epoch_end(0, {})
+    callback.on_train_end()
+    assert callback.best_epoch == 1
+    for found, expected in zip(other.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, expected)

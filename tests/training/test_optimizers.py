@@ -112,3 +112,15 @@ def test_an_optimizer_survives_serialisation(optimizer):
     copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(copy) is type(optimizer)
     assert copy.get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize("make", [SGD, Adam])
+def test_variables_that_are_excluded_do_not_decay(make):
+    optimizer = make(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    variables = [keras.Variable(np.ones(2, "float32"), name=name) for name in ("kernel", "bias")]
+    optimizer.build(variables)
+    optimizer.apply([ops.zeros(2), ops.zeros(2)], variables)
+    kernel, bias = (ops.convert_to_numpy(variable.value) for variable in variables)
+    assert (kernel < 1).all()
+    np.testing.assert_array_equal(bias, 1)

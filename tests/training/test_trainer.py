@@ -230,6 +230,109 @@ def test_pixels_of_another_scale_are_refused_where_perturbations_act(scale, mess
     assert np.isfinite(fit(compiled(RobustTrainer(make_model())), scale * x, y)["loss"])
 
 
+class Pairs(keras.utils.PyDataset):
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x) // BATCH
+
+    def __getitem__(self, index):
+        rows = slice(index * BATCH, (index + 1) * BATCH)
+        return self.x[rows], self.y[rows]
+
+
+def tf_data(x, y):
+    return pytest.importorskip("tensorflow").data.Dataset.from_tensor_slices((x, y)).batch(BATCH)
+
+
+def loader(x, y):
+    data = pytest.importorskip("torch").utils.data
+    return data.DataLoader(list(zip(x, y, strict=True)), batch_size=BATCH)
+
+
+@pytest.mark.parametrize("source", [Pairs, tf_data, loader])
+def test_pixels_of_another_scale_are_refused_in_batches_too(source):
+    x, y = make_data()
+    trainer = compiled(RobustTrainer(make_model(), perturbations=[Adversarial(steps=1)]))
+    with pytest.raises(ValueError, match="Did you mean x / 255"):
+        trainer.fit(source(255 * x, y), verbose=0)
+    assert np.isfinite(trainer.fit(source(x, y), verbose=0).history["loss"])
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_that_are_no_classes_are_refused_where_an_objective_would_pass_over_them(label):
+    x, y = make_data()
+    y[-1] = label
+    with pytest.raises(ValueError, match=rf"Labels must lie in \[0, 2\].*{label}"):
+        fit(compiled(RobustTrainer(make_model(), objective=CrossEntropy())), x, y)
+
+
+def test_batches_of_doubles_train_as_floats_do():
+    x, y = make_data()
+    results = []
+    for dtype in ("float32", "float64"):
+        model = make_model()
+        trainer = RobustTrainer(model, perturbations=[Adversarial(steps=2)], objective=CrossEntropy())
+        compiled(trainer, 0.1).fit(Pairs(x.astype(dtype), y), shuffle=False, verbose=0)
+        results.append(model.get_weights())
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float32"])
+def test_the_trainer_has_the_policy_of_its_model_not_the_global_one(policy):
+    x, _ = make_data()
+    model = make_model()
+    keras.config.set_dtype_policy(policy)
+    try:
+        trainer = RobustTrainer(model)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_array_equal(ops.convert_to_numpy(trainer(x)), ops.convert_to_numpy(model(x)))
+
+
+def test_losses_of_a_model_in_half_precision_are_scaled():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = make_model()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert isinstance(compiled(RobustTrainer(model)).optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def test_a_later_fit_trains_the_subnet_that_is_active():
+    x, y = nets.images()
+    trainer = nets.compiled(RobustTrainer(nets.dense()), 0.1)
+    fit(trainer, x, y)
+    hidden = trainer.model.get_layer("hidden")
+    before = hidden.get_weights()
+    with subnet(trainer.model, {"gate": np.zeros(16, "float32")}):
+        fit(trainer, x, y)
+    for found, expected in zip(hidden.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    fit(trainer, x, y)
+    assert np.abs(hidden.get_weights()[0] - before[0]).max() > 1e-4
+
+
+def test_after_a_step_that_fails_weights_and_parts_are_as_they_were():
+    x, y = make_data()
+    awp, model = AWP(0.05), make_model()
+    before = [ops.convert_to_numpy(variable.value).copy() for variable in model.trainable_variables]
+    trainer = compiled(RobustTrainer(model, terms=[fail], weight_perturbation=awp), 0.1)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fit(trainer, x, y)
+    for variable, expected in zip(model.trainable_variables, before, strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(variable.value), expected, rtol=1e-6, atol=1e-7)
+    other = compiled(RobustTrainer(make_model(), weight_perturbation=awp), 0.1)
+    assert np.isfinite(fit(other, x, y)["loss"])
+
+
+def fail(model, x, y, y_pred, x_clean):
+    raise RuntimeError("on purpose")
+
+
 def test_the_trained_model_saves_and_loads_without_the_trainer(tmp_path):
     x, y = make_data()
     model = make_model()

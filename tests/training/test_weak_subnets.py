@@ -18,6 +18,7 @@ from keras_robust.training import (
     SubnetSearch,
     WeakSubnets,
 )
+from tests.training import nets
 
 IMAGES, BATCH, CLASSES, FEATURES = 32, 16, 3, 6
 FLOAT32 = 1e-5  # float32 sums of a few layers in another order
@@ -347,6 +348,31 @@ def test_noise_of_the_subnets_pass_is_not_drawn_again_in_the_next_step():
         fit(compiled(model, terms=terms), x[:BATCH], y[:BATCH])
         steps.append((numpy(layer.seed_generator.state).astype("int64") - before).sum())
     assert steps == [1, 2]
+
+
+class Plain(keras.Model):
+    """A model whose `call` has no argument `training`."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.built = True
+
+    def call(self, inputs):
+        return self.model(inputs)
+
+
+def test_models_whose_call_lacks_training_have_weak_subnets_too():
+    model, (x, y) = Plain(nets.dense()), nets.images()
+    trainer = RobustTrainer(model, terms=[WeakSubnets(RandomSearch(SubnetSpace(model)))])
+    assert np.isfinite(nets.fit(nets.compiled(trainer, 0.1), x, y)).all()
+
+
+def test_one_hot_labels_are_refused():
+    model, (x, y) = nets.dense(), nets.images()
+    term = WeakSubnets(RandomSearch(SubnetSpace(model)))
+    with pytest.raises(ValueError, match=r"integer labels.*argmax"):
+        term.prepare(model, ops.convert_to_tensor(x), ops.convert_to_tensor(np.eye(3, dtype="float32")[y]))
 
 
 @pytest.mark.once
