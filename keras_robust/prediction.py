@@ -234,14 +234,21 @@ def _largest_output(model) -> int:
 
 
 def trace_key(model: keras.Model) -> tuple:
-    """Returns what layers decide in Python, and a compiled function therefore has fixed.
+    """Returns what a compiled function has fixed of a model.
 
     Args:
         model: Keras model.
 
     Returns:
-        A key that differs where such a decision does.
+        A key that differs where its layers, what they decide in Python or which variables are trainable differs.
     """
+    # Not their numbers: another layer may come to lie where one was.
+    layers = tuple(weakref.ref(layer) for layer in model._flatten_layers(include_self=False))
+    return layers, decisions(model), tuple(variable.trainable for variable in model.variables)
+
+
+def decisions(model: keras.Model) -> tuple:
+    """Returns what layers decide in Python, such as whether noise acts at inference."""
     layers = model._flatten_layers(include_self=False)
     return tuple(layer.trace_key for layer in layers if hasattr(layer, "trace_key"))
 

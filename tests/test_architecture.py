@@ -13,7 +13,7 @@ pytestmark = pytest.mark.once
 
 PACKAGE = Path(__file__).resolve().parents[1] / "keras_robust"
 BASE = {"checks", "files", "norms", "losses", "digests"}
-TOOLS = BASE | {"backend", "prediction"}
+TOOLS = BASE | {"backend", "prediction", "stateless"}
 ARROWS = {
     "__init__": {"layers"},
     "bars": set(),

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_robust.prediction import decisions
+
 
 def is_mixed(model: keras.Model) -> bool:
     """Tells whether some layer of the model computes in a float type below float32."""
@@ -16,7 +18,8 @@ def float32_copy(model: keras.Model) -> keras.Model | None:
         model: Sequential or functional model.
 
     Returns:
-        The copy, or None where the model is of another kind.
+        The copy, or None where the model is of another kind, holds layers that go on computing in less, or is
+        switched to noise or a subnet, which a copy is not.
     """
     # Keras has no public name for the class of functional models.
     if not isinstance(model, keras.Sequential) and type(model).__name__ != "Functional":
@@ -26,5 +29,7 @@ def float32_copy(model: keras.Model) -> keras.Model | None:
         return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
 
     copy = keras.models.clone_model(model, clone_function=in_float32, recursive=True)
+    if is_mixed(copy) or decisions(copy) != decisions(model):
+        return None
     copy.set_weights([weight.astype("float32") for weight in model.get_weights()])
     return copy

@@ -232,7 +232,5 @@ def _random(node: fx.Node) -> bool:
 
 def _text_of_constant(tensor: torch.Tensor) -> str:
     content = tensor.detach().cpu().contiguous()
-    digest = hashlib.sha256(
-        content.view(torch.uint8).numpy().tobytes() if content.ndim else repr(content).encode()
-    )
+    digest = hashlib.sha256(content.reshape(-1).view(torch.uint8).numpy().tobytes())
     return f"{content.dtype}{tuple(content.shape)}{digest.hexdigest()}"

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_robust.checks import Tensor
@@ -58,6 +59,11 @@ class SubnetGate(keras.layers.Layer):
     def trace_key(self) -> int:
         """What a compiled function has fixed of this layer."""
         return self.slot.token
+
+    @property
+    def state_key(self) -> np.ndarray | None:
+        """What of this layer a file of results depends on: its mask, in any process."""
+        return None if self.slot.mask is None else ops.convert_to_numpy(self.slot.mask)
 
     def build(self, input_shape):
         """Keeps the number of channels."""

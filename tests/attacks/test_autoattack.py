@@ -3,10 +3,12 @@ import json
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from keras_robust import attacks, norms
 from keras_robust.attacks import APGD, FAB, PGD, AutoAttack, Square
 from keras_robust.attacks.autoattack_state import RunState
+from keras_robust.attacks.precision import float32_copy, is_mixed
 from keras_robust.layers import GaussianNoise, noise_at_inference
 from tests.attacks.contract import contract_data, contract_model
 
@@ -318,6 +320,17 @@ def test_verdicts_on_a_mixed_precision_model_are_those_of_float32():
     assert result.robust_accuracy < 1
     np.testing.assert_array_equal(right[~result.robust & (result.clean_accuracy == 1)], False)
     assert not any(flag.name == "low_precision" for flag in result.flags)
+
+
+def test_a_copy_in_float32_is_one_throughout_and_of_the_same_state_or_there_is_none():
+    half = {"dtype": "mixed_bfloat16"}
+    inner = layers.TimeDistributed(layers.Dense(4, **half), **half)
+    wrapped = keras.Sequential([keras.Input((2, 4)), inner, layers.Flatten(**half), layers.Dense(3, **half)])
+    assert float32_copy(wrapped) is None
+    noisy = keras.Sequential([keras.Input((4,)), GaussianNoise(1.0, **half), layers.Dense(3, **half)])
+    assert not is_mixed(float32_copy(noisy))
+    with noise_at_inference(noisy, inputs=False, activations=True):
+        assert float32_copy(noisy) is None
 
 
 @pytest.mark.parametrize("fault", ["nan", "softmax", "range", "labels"])

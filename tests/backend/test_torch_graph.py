@@ -166,3 +166,38 @@ def test_recorded_loss_hands_its_gradient_on(recorded):
         np.testing.assert_allclose(numbers(second.grad)[0], 1.5 * a * a, rtol=1e-6)
         np.testing.assert_allclose(numbers(added.detach())[0], a + b, rtol=1e-6)
     assert [outcome is not None for outcome in recorded] == [True]
+
+
+def check_logits(model, x):
+    """The recorded logits, from the third call on, are the model's own."""
+    expected = ops.convert_to_numpy(model(x, training=False))
+    for _ in range(4):
+        np.testing.assert_allclose(Predictor.of(model).predict(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_constants_that_are_printed_alike_are_told_apart(rng):
+    inputs = keras.Input((4,))
+    scaled = [keras.layers.Rescaling(1 / number)(inputs) for number in (255, 256)]
+    model = keras.Model(inputs, keras.layers.Subtract()(scaled) * 1e5)
+    check_logits(model, rng.uniform(size=(5, 4)).astype("float32"))
+
+
+def test_freezing_one_layer_and_freeing_another_leaves_the_logits_what_they_are(rng):
+    x = rng.uniform(size=(5, 4)).astype("float32")
+    hidden = [keras.layers.Dense(4, activation="tanh") for _ in range(2)]
+    model = keras.Sequential([keras.Input((4,)), *hidden, keras.layers.Dense(3)])
+    for frozen in (0, 1):
+        for index, layer in enumerate(hidden):
+            layer.trainable = index != frozen
+        check_logits(model, x)
+
+
+def test_layers_that_are_added_or_taken_out_count(rng):
+    x = rng.uniform(size=(5, 4)).astype("float32")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    check_logits(model, x)
+    for factor in (-1.0, 2.0):  # the second may come to lie where the first was
+        model.add(keras.layers.Rescaling(factor))
+        check_logits(model, x)
+        model.pop()
+        check_logits(model, x)
