@@ -89,6 +89,12 @@ class Predictor:
         for part in [x] if training else self._parts(x):
             # Seeds go on from part to part: a random model draws other numbers in each.
             found, non_trainable = stateless_call(model, trainable, non_trainable, part, training)
+            if not ops.is_tensor(found):
+                raise ValueError(
+                    "The model must return one tensor, its logits, shape (batch, classes). "
+                    f"Received: a {type(found).__name__} of {len(found)} outputs. "
+                    "Attack keras.Model(model.inputs, model.outputs[0]) or another one of them."
+                )
             outputs.append(found)
         return ops.cast(outputs[0] if len(outputs) == 1 else ops.concatenate(outputs), "float32")
 

@@ -100,3 +100,12 @@ def test_a_model_whose_call_does_not_know_training_runs_in_the_mode_asked_for():
     train = ops.convert_to_numpy(predictor.logits(predictor.variables(), ops.convert_to_tensor(x), training=True))
     np.testing.assert_allclose(train.reshape(x.shape).mean((0, 1, 2)), 0.0, atol=1e-5)
     np.testing.assert_array_equal(model.norm.moving_mean, np.zeros(3))
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_a_model_of_several_outputs_is_an_error_that_says_so(kind):
+    inputs = keras.Input((4,))
+    outputs = {str(units): keras.layers.Dense(units)(inputs) for units in (2, 3)}
+    model = keras.Model(inputs, outputs if kind is dict else [*outputs.values()])
+    with pytest.raises(ValueError, match=rf"one tensor, its logits.*a {kind.__name__} of 2 outputs"):
+        Predictor.of(model).predict(np.zeros((2, 4), "float32"))
