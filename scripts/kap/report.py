@@ -85,7 +85,9 @@ def report(folder):
         if name in results:
             lines += [f"## {title}\n", *(f"![{picture}]({picture}.png)\n" for picture in pictures)]
             lines += [scope(results[name], text), "", *TABLES[name](results[name]), ""]
-    return "\n".join([*lines, EXPLANATION])
+    note = folder / "NOTES.md"
+    notes = [note.read_text(encoding="utf-8")] if note.is_file() else []
+    return "\n".join([*lines, *notes, EXPLANATION])
 
 
 def scope(results, text):
