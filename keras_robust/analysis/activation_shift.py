@@ -11,6 +11,7 @@ from keras import ops
 from keras_robust import backend
 from keras_robust.checks import Tensor, check_images, check_labels, check_positive_integer
 from keras_robust.layers import KAP, KMP
+from keras_robust.models.rebuild import Graph, as_functional
 from keras_robust.prediction import image_rng
 
 
@@ -95,7 +96,8 @@ def activation_shift(
         model: Functional or sequential model, in inference mode.
         x: Clean images, shape `(images, height, width, channels)`, in [0, 1]; or one image for all perturbed ones.
         x_perturbed: Perturbed images, shape `(images, height, width, channels)`; any pixels.
-        layers: Names of the layers to measure; None takes every convolution, kernel pooling and dense layer.
+        layers: Names of the layers to measure; None takes every convolution, kernel pooling and dense layer. A
+            nested model counts as one layer, and is taken too; of a layer that is called twice, the first call.
         batch_size: Images a pass.
 
     Returns:
@@ -172,7 +174,7 @@ def _one(x: Tensor) -> np.ndarray:
 def _activations(model: keras.Model, names: Sequence[str] | None) -> tuple[Callable, list[str]]:
     """A compiled function from images to the flat activations of some layers, and the layers' names."""
     known = {layer.name: layer for layer in model.layers}
-    kinds = (keras.layers.Conv2D, keras.layers.Dense, KAP, KMP)
+    kinds = (keras.layers.Conv2D, keras.layers.Dense, KAP, KMP, keras.Model)
     chosen = [name for name, layer in known.items() if isinstance(layer, kinds)] if names is None else list(names)
     missing = [name for name in chosen if name not in known]
     if missing or not chosen:
@@ -180,7 +182,8 @@ def _activations(model: keras.Model, names: Sequence[str] | None) -> tuple[Calla
             f"`layers` must name layers of model '{model.name}': {', '.join(known)}. "
             f"Received: {missing or chosen}."
         )
-    inner = keras.Model(model.inputs, [known[name].output for name in chosen])
+    graph = Graph(as_functional(model))
+    inner = keras.Model(graph.model.inputs, [graph.output(known[name]) for name in chosen])
     values = [variable.value for variable in inner.trainable_variables]
     others = [variable.value for variable in inner.non_trainable_variables]
 

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_robust import backend
 from keras_robust.checks import Tensor, check_images, check_labels, check_logits
+from keras_robust.models.rebuild import Graph, as_functional
 
 
 def grad_cam(
@@ -26,7 +27,8 @@ def grad_cam(
         x: Images, shape `(images, height, width, channels)`, in [0, 1].
         classes: Integer class of each image, shape `(images,)`; None takes the predicted one.
         layer: Name of a layer with outputs of shape `(batch, height, width, channels)` that all of the network's
-            paths run through. None takes the last one of more than a single pixel.
+            paths run through. None takes the last one of more than a single pixel. A nested model counts as one
+            layer.
         batch_size: Images a pass.
 
     Returns:
@@ -121,9 +123,11 @@ def _values(model: keras.Model) -> tuple[list, list]:
 
 def _split(model: keras.Model, name: str | None) -> tuple[keras.Model, keras.Model]:
     """The network up to a layer's outputs, and from there to the logits."""
-    spatial = {each.name: each for each in model.layers if len(getattr(each.output, "shape", ())) == 4}
+    graph = Graph(as_functional(model))
+    outputs = {each.name: graph.output(each) for each in model.layers}
+    spatial = {each: output for each, output in outputs.items() if len(output.shape) == 4}
     # The map of a single pixel, as global pooling leaves it, says nothing about where.
-    wide = [each for each, layer in spatial.items() if tuple(layer.output.shape[1:3]) != (1, 1)] or list(spatial)
+    wide = [each for each, output in spatial.items() if tuple(output.shape[1:3]) != (1, 1)] or list(spatial)
     if name is None and wide:
         name = wide[-1]
     if name not in spatial:
@@ -131,9 +135,9 @@ def _split(model: keras.Model, name: str | None) -> tuple[keras.Model, keras.Mod
             "`layer` must name a layer with outputs of shape (batch, height, width, channels): "
             f"{', '.join(spatial) or 'this model has none'}. Received: layer={name!r}."
         )
-    hidden = spatial[name].output
+    hidden = spatial[name]
     try:
-        return keras.Model(model.inputs, hidden), keras.Model(hidden, model.outputs[0])
+        return keras.Model(graph.model.inputs, hidden), keras.Model(hidden, graph.model.outputs[0])
     except ValueError as error:
         raise ValueError(
             "All paths of the network must run through `layer`. "

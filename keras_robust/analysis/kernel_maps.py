@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_robust.checks import Tensor
 from keras_robust.layers import KAP, KMP
+from keras_robust.models.rebuild import Graph, as_functional
 
 
 def kernel_maps(
@@ -18,7 +19,8 @@ def kernel_maps(
     Args:
         model: Functional or sequential model, in inference mode.
         x: Images, shape `(images, height, width, channels)`; any pixels.
-        layers: Names of layers with activations over an image; None takes every convolution and kernel pooling.
+        layers: Names of layers with activations over an image; None takes every convolution and kernel pooling. A
+            nested model counts as one layer, and is taken too.
         seed: Seed of the choice of the kernels, one a layer.
 
     Returns:
@@ -30,8 +32,9 @@ def kernel_maps(
     Reference:
         Bashivan et al., 2022, https://arxiv.org/abs/2210.00062 (figure A2)
     """
-    known = {layer.name: layer for layer in model.layers if len(getattr(layer.output, "shape", ())) == 4}
-    kinds = (keras.layers.Conv2D, KAP, KMP)
+    graph = Graph(as_functional(model))
+    known = {layer.name: layer for layer in model.layers if len(graph.output(layer).shape) == 4}
+    kinds = (keras.layers.Conv2D, KAP, KMP, keras.Model)
     chosen = (
         [name for name, layer in known.items() if isinstance(layer, kinds)] if layers is None else list(layers)
     )
@@ -41,7 +44,7 @@ def kernel_maps(
             f"`layers` must name layers of model '{model.name}' with activations over an image: "
             f"{', '.join(known)}. Received: {missing or chosen}."
         )
-    inner = keras.Model(model.inputs, [known[name].output for name in chosen])
+    inner = keras.Model(graph.model.inputs, [graph.output(known[name]) for name in chosen])
     outputs = keras.tree.flatten(inner.predict(np.asarray(x, "float32"), verbose=0))
     draw = np.random.default_rng(seed)
     maps = {}

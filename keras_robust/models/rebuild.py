@@ -37,7 +37,8 @@ class Graph:
         self._calls: dict[int, list[Any]] = collections.defaultdict(list)
         self._makers: dict[int, Any] = {}
         self._uses: dict[int, int] = collections.Counter(id(tensor) for tensor in model.outputs)
-        for node in (node for nodes in model._nodes_by_depth.values() for node in nodes):
+        # From the input on: the first call of a layer is the first of its nodes.
+        for node in (node for _, nodes in sorted(model._nodes_by_depth.items(), reverse=True) for node in nodes):
             self._calls[id(node.operation)].append(node)
             self._makers.update((id(tensor), node.operation) for tensor in node.outputs)
             self._uses.update(id(tensor) for tensor in node.input_tensors)
@@ -50,6 +51,14 @@ class Graph:
         source = self._makers[id(tensor)]
         alone = self._uses[id(tensor)] == 1 and len(self._calls[id(source)]) == 1
         return source if alone else None
+
+    def input(self, layer: keras.layers.Layer) -> keras.KerasTensor:
+        """Returns the first input of the layer's first call here; `layer.input` may be that in another model."""
+        return self._calls[id(layer)][0].input_tensors[0]
+
+    def output(self, layer: keras.layers.Layer) -> keras.KerasTensor:
+        """Returns the first output of the layer's first call here; `layer.output` may be that in another model."""
+        return self._calls[id(layer)][0].outputs[0]
 
     def shapes(self, layer: keras.layers.Layer) -> list[tuple[tuple, tuple]]:
         """Returns the shapes of the first input and the first output of each call of the layer."""
@@ -100,12 +109,12 @@ def as_functional(model: Any) -> keras.Model:
         return model
     if isinstance(model, keras.Sequential):
         raise ValueError(
-            "Surgery needs the graph of the model, so a sequential one must know its input shape. "
+            "The graph of the model must be known, so a sequential one must know its input shape. "
             f"Received: model '{model.name}', not built. Begin it with keras.Input(shape)."
         )
     name = f"model '{model.name}' of type " if isinstance(model, keras.Model) else ""
     raise ValueError(
-        "Surgery works on functional and sequential models, nested ones included, whose graph is known. "
+        "The model must be functional or sequential, nested ones included, so that its graph is known. "
         f"Received: {name}{type(model).__name__}. Build it as keras.Model(inputs, outputs), or change the code "
         "that makes it."
     )

@@ -30,6 +30,39 @@ def test_shift_of_a_pointwise_convolution_is_the_norm_of_what_it_makes_of_the_di
     np.testing.assert_allclose(shifts[0].relative, distance / length, rtol=ROUNDING)
 
 
+def test_a_nested_model_is_measured_as_one_layer(rng):
+    model = linear_net()
+    backbone = keras.Model(model.inputs, model.get_layer("relu").output, name="backbone")
+    nested = keras.Sequential([keras.Input((6, 6, 1)), backbone, layers.Flatten(), model.get_layer("logits")])
+    x, moved = (rng.uniform(size=(7, 6, 6, 1)).astype("float32") for _ in range(2))
+    shifts = activation_shift(nested, x, moved)
+    assert [shift.layer for shift in shifts] == ["backbone", "logits"]
+    expected = activation_shift(model, x, moved, layers=["relu", "logits"])
+    for found, wanted in zip(shifts, expected, strict=True):
+        np.testing.assert_allclose(found.distance, wanted.distance, rtol=ROUNDING)
+
+
+def test_shift_of_layers_that_another_model_used_first_is_that_of_this_model(rng):
+    model, inputs = linear_net(), keras.Input((6, 6, 1))
+    x = model.get_layer("relu")(model.get_layer("conv")(layers.Rescaling(0.5)(inputs)))
+    halved = keras.Model(inputs, model.get_layer("logits")(layers.Flatten()(x)))
+    x, moved = (rng.uniform(size=(7, 6, 6, 1)).astype("float32") for _ in range(2))
+    for found, wanted in zip(
+        activation_shift(halved, x, moved), activation_shift(model, 0.5 * x, 0.5 * moved), strict=True
+    ):
+        assert found.layer == wanted.layer
+        np.testing.assert_allclose(found.distance, wanted.distance, rtol=ROUNDING)
+
+
+def test_shift_of_a_layer_that_a_model_calls_twice_is_that_of_its_first_call(rng):
+    double, inputs = layers.Dense(6, name="dense"), keras.Input((6, 6, 1))
+    once = double(layers.Reshape((6, 6))(inputs))
+    x, moved = (rng.uniform(size=(7, 6, 6, 1)).astype("float32") for _ in range(2))
+    (found,) = activation_shift(keras.Model(inputs, double(layers.ReLU()(once))), x, moved)
+    (expected,) = activation_shift(keras.Model(inputs, once), x, moved)
+    np.testing.assert_allclose(found.distance, expected.distance, rtol=ROUNDING)
+
+
 def test_norms_of_a_model_in_half_precision_do_not_overflow():
     x = np.ones((1, 6, 6, 1), "float32")
     inputs = keras.Input((6, 6, 1))

@@ -40,6 +40,26 @@ def test_a_layer_of_one_pixel_is_not_the_last_one_with_a_map(rng):
     np.testing.assert_array_equal(found, grad_cam(model, x, layer="maps"))
 
 
+def test_maps_of_a_nested_model_are_those_of_its_layers_in_one_model(rng):
+    model = pooled_net()
+    backbone = keras.Model(model.inputs, model.get_layer("maps").output, name="backbone")
+    nested = keras.Sequential(
+        [keras.Input((6, 5, 2)), backbone, layers.GlobalAveragePooling2D(), model.layers[-1]]
+    )
+    x = rng.uniform(size=(4, 6, 5, 2)).astype("float32")
+    expected = grad_cam(model, x)
+    np.testing.assert_allclose(grad_cam(nested, x), expected, atol=ROUNDING)
+    np.testing.assert_allclose(grad_cam(nested, x, layer="backbone"), expected, atol=ROUNDING)
+
+
+def test_maps_of_layers_that_another_model_used_first_are_those_of_this_model(rng):
+    model, inputs = pooled_net(), keras.Input((6, 5, 2))
+    x = model.get_layer("maps")(model.get_layer("conv")(layers.Rescaling(0.5)(inputs)))
+    halved = keras.Model(inputs, model.layers[-1](layers.GlobalAveragePooling2D()(x)))
+    x = rng.uniform(size=(4, 6, 5, 2)).astype("float32")
+    np.testing.assert_allclose(grad_cam(halved, x), grad_cam(model, 0.5 * x), atol=ROUNDING)
+
+
 def test_maps_have_the_size_of_the_image(rng):
     x = rng.uniform(size=(2, 16, 12, 1)).astype("float32")
     maps = grad_cam(models.build("kap_cnn", 10, (16, 12, 1), depth=2, pooling="kap", seed=0), x)
