@@ -10,7 +10,8 @@ from keras import ops
 
 from keras_robust import backend
 from keras_robust.checks import Tensor, check_images, check_labels
-from keras_robust.layers import WeightMap
+from keras_robust.layers import Conv2D, WeightMap, averaged_weights
+from keras_robust.models.rebuild import Graph, as_functional
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,9 @@ def variance_amplification(
     correlations between the products that are summed, and whether it protects, on large weights being where the
     class is decided: both are measured here.
 
+    A convolution that averages its kernel is measured with the average, as it applies it. Convolutions with groups
+    or the channels first, layers that end in an activation of their own and those of nested models are left out.
+
     Args:
         model: Functional or sequential model that returns logits, in inference mode.
         x: Clean images, shape `(images, height, width, channels)`, in [0, 1].
@@ -57,8 +61,8 @@ def variance_amplification(
         One record for each layer, in the model's order.
 
     Raises:
-        ValueError: If images and labels do not pair up, or no layer is a convolution or weight map that ends
-            without an activation.
+        ValueError: If images and labels do not pair up, or no layer of the model itself is a convolution or weight
+            map that ends without an activation.
 
     Reference:
         Amer and Maul, 2019, https://arxiv.org/abs/1905.00568 (equation 5)
@@ -71,11 +75,13 @@ def variance_amplification(
     layers = [each for each in model.layers if _is_linear(each)]
     if not layers:
         raise ValueError(
-            "`model` must have convolutions or weight maps without an activation of their own. "
-            f"Received: model '{model.name}' with none. Put the activation into a layer after them."
+            "`model` must have convolutions or weight maps without an activation of their own, channels last and "
+            f"outside of nested models. Received: model '{model.name}' with none. Put the activation into a layer "
+            "after them."
         )
     sums = [_Moments() for _ in range(4 * len(layers))]
-    run = _inputs_and_outputs(model, layers)
+    graph = Graph(as_functional(model))
+    run = _inputs_and_outputs(graph, layers)
     for start in range(0, len(x), batch_size):
         rows = slice(start, start + batch_size)
         clean, noisy = run(x[rows]), run(x_noisy[rows])
@@ -93,7 +99,7 @@ def variance_amplification(
                 float(squared(layer, inputs).mean() / scale),
                 float(noise_out.mean() / noise_scale),
                 float(squared(layer, noise_in).mean() / noise_scale),
-                _importance(model, layer, x, y, batch_size),
+                _importance(graph, layer, x, y, batch_size),
             )
         )
     return found
@@ -109,7 +115,7 @@ def squared(layer: keras.layers.Layer, variance: np.ndarray) -> np.ndarray:
     Returns:
         Shape `(output height, output width, filters)`.
     """
-    kernel = np.square(np.asarray(ops.convert_to_numpy(layer.kernel), "float64"))
+    kernel = _squared_kernel(layer)
     if not isinstance(layer, WeightMap):
         arguments = (layer.strides, layer.padding, "channels_last", layer.dilation_rate)
         images, kernel = (ops.convert_to_tensor(each.astype("float32")) for each in (variance[None], kernel))
@@ -144,18 +150,24 @@ class _Moments:
 def _is_linear(layer: keras.layers.Layer) -> bool:
     if isinstance(layer, WeightMap):
         return layer.data_format == "channels_last"
-    plain = type(layer) is keras.layers.Conv2D and layer.groups == 1 and layer.data_format == "channels_last"
-    return plain and layer.activation is keras.activations.linear
+    plain = type(layer) in (keras.layers.Conv2D, Conv2D) and layer.groups == 1
+    return plain and layer.data_format == "channels_last" and layer.activation is keras.activations.linear
+
+
+def _squared_kernel(layer: Any) -> np.ndarray:
+    """Square of each coefficient of the kernel as the layer applies it, that is averaged or not."""
+    kernel = averaged_weights(layer)[0] if isinstance(layer, Conv2D) else ops.convert_to_numpy(layer.kernel)
+    return np.square(np.asarray(kernel, "float64"))
 
 
 def _values(model: keras.Model) -> tuple[list, list]:
     return [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]
 
 
-def _inputs_and_outputs(model: keras.Model, layers: list) -> Callable[[np.ndarray], list[np.ndarray]]:
+def _inputs_and_outputs(graph: Graph, layers: list) -> Callable[[np.ndarray], list[np.ndarray]]:
     """A compiled function from images to the input and the output of each layer, one after the other."""
-    wanted = [tensor for layer in layers for tensor in (layer.input, layer.output)]
-    inner = keras.Model(model.inputs, wanted)
+    wanted = [tensor for layer in layers for tensor in (graph.input(layer), graph.output(layer))]
+    inner = keras.Model(graph.model.inputs, wanted)
 
     def call(images):
         outputs, _ = inner.stateless_call(*_values(inner), images, training=False)
@@ -165,11 +177,12 @@ def _inputs_and_outputs(model: keras.Model, layers: list) -> Callable[[np.ndarra
     return lambda images: [ops.convert_to_numpy(each) for each in run(ops.convert_to_tensor(images))]
 
 
-def _importance(model: keras.Model, layer: Any, x: np.ndarray, y: np.ndarray, batch_size: int) -> float | None:
+def _importance(graph: Graph, layer: Any, x: np.ndarray, y: np.ndarray, batch_size: int) -> float | None:
     from scipy.stats import spearmanr
 
+    model, inputs = graph.model, graph.input(layer)
     try:
-        features, head = keras.Model(model.inputs, layer.input), keras.Model(layer.input, model.outputs[0])
+        features, head = keras.Model(model.inputs, inputs), keras.Model(inputs, model.outputs[0])
     except ValueError:
         return None  # a shortcut passes by the layer: the logits are no function of its input alone
 
@@ -188,7 +201,7 @@ def _importance(model: keras.Model, layer: Any, x: np.ndarray, y: np.ndarray, ba
     for start in range(0, len(x), batch_size):
         rows = slice(start, start + batch_size)
         total = total + ops.convert_to_numpy(run(ops.convert_to_tensor(x[rows]), ops.convert_to_tensor(y[rows])))
-    kernel = np.square(np.asarray(ops.convert_to_numpy(layer.kernel), "float64"))
+    kernel = _squared_kernel(layer)
     weight = (
         kernel.sum(-1) if isinstance(layer, WeightMap) else np.broadcast_to(kernel.sum((0, 1, 3)), total.shape)
     )
