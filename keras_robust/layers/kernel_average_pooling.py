@@ -160,6 +160,12 @@ def channel_axis(data_format: str, rank: int) -> int:
     return 1 if data_format == "channels_first" else rank - 1
 
 
+def fixed_channels(data_format: str, channels: int) -> keras.layers.InputSpec:
+    """Returns what Keras holds the inputs of every call to: this number of channels, at any rank of at least 2."""
+    # From the end: the layer may be built for a tensor of another rank than it is called on.
+    return keras.layers.InputSpec(min_ndim=2, axes={1 if data_format == "channels_first" else -1: channels})
+
+
 @keras.saving.register_keras_serializable(package="keras_robust")
 class KAP(keras.layers.Layer):
     """Averages neighbouring kernels: each output channel is the mean over a window of the channel grid.
@@ -235,6 +241,7 @@ class KAP(keras.layers.Layer):
                 f"{grid} after one of {self._built_grid}. Make a layer of its own for each."
             )
         self._built_grid = grid
+        self.input_spec = fixed_channels(self.data_format, math.prod(grid))
 
     def call(self, inputs):
         """Averages the channels."""

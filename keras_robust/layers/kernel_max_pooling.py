@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_robust.checks import Tensor, check_choice, check_positive_integer
-from keras_robust.layers.kernel_average_pooling import channel_axis, check_grid, resolve_grid
+from keras_robust.layers.kernel_average_pooling import channel_axis, check_grid, fixed_channels, resolve_grid
 
 
 def _maximum_along(x: Tensor, axis: int, pool_size: int) -> Tensor:
@@ -42,7 +42,7 @@ class KMP(keras.layers.Layer):
         Maxima, shape of `inputs`.
 
     Raises:
-        ValueError: If the grid does not hold the channels.
+        ValueError: If the grid does not hold the channels, or the layer is used for two numbers of channels.
 
     Reference:
         Bashivan et al., 2022, https://arxiv.org/abs/2210.00062 (figure 5)
@@ -71,6 +71,7 @@ class KMP(keras.layers.Layer):
         """Checks that the grid holds the channels."""
         channels = input_shape[channel_axis(self.data_format, len(input_shape))]
         self._built_grid = resolve_grid(self.grid, channels, self.dims)
+        self.input_spec = fixed_channels(self.data_format, channels)
 
     def call(self, inputs):
         """Takes the maximum over the channels."""

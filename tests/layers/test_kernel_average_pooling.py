@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 
 from keras_robust import backend
-from keras_robust.layers import KAP, average_over_grid, channel_grid
+from keras_robust.layers import KAP, KMP, average_over_grid, channel_grid
 from tests.layers.precision import float64
 
 # Sums of at most 125 numbers of order 1 in float64.
@@ -160,6 +160,21 @@ def test_wrong_arguments_of_kap_are_errors(arguments, message):
 def test_grid_that_does_not_hold_the_channels_is_an_error():
     with pytest.raises(ValueError, match=r"56 places, for 64 channels.*\(8, 8\)"):
         KAP(grid=(7, 8))(np.zeros((1, 4, 4, 64), "float32"))
+
+
+@pytest.mark.parametrize("layer", [KAP, KMP])
+@pytest.mark.parametrize(
+    ("data_format", "first", "second"),
+    [("channels_last", (2, 3, 16), (2, 3, 64)), ("channels_first", (16, 2, 3), (64, 2, 3))],
+)
+def test_a_pooling_layer_of_two_numbers_of_channels_is_an_error(layer, data_format, first, second):
+    pooling = layer(data_format=data_format)
+    pooling(np.ones((1, *first), "float32"))
+    with pytest.raises(ValueError, match=r"to have value 16, but received input with shape \(1, .*64"):
+        pooling(np.ones((1, *second), "float32"))
+    with pytest.raises(ValueError, match=r"to have value 16, but received input with shape \(None, .*64"):
+        pooling(keras.Input(second))
+    pooling(np.ones((1, 16), "float32"))  # another rank is fine
 
 
 def test_unknown_number_of_channels_is_an_error():
