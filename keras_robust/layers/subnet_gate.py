@@ -128,15 +128,10 @@ def subnet(model: keras.Model, masks: Mapping[str, Tensor]) -> Iterator[keras.Mo
         The model.
 
     Raises:
-        ValueError: If a name is no gate of the model.
+        ValueError: If a name is no gate of the model, or a mask has another shape.
     """
     gates = subnet_gates(model)
-    unknown = sorted(set(masks) - set(gates))
-    if unknown:
-        raise ValueError(
-            f"`masks` must name gates of the model '{model.name}', such as {next(iter(gates))!r}. "
-            f"Received: {unknown[0]!r}."
-        )
+    _check_masks(model, gates, masks)
     before = {name: (gates[name].slot.mask, gates[name].slot.token) for name in masks}
     token = next(_TOKENS)
     try:
@@ -148,6 +143,22 @@ def subnet(model: keras.Model, masks: Mapping[str, Tensor]) -> Iterator[keras.Mo
         for name, (mask, old) in before.items():
             gates[name].slot.mask, gates[name].slot.token = mask, old
         _forget_compiled(model)
+
+
+def _check_masks(model: keras.Model, gates: Mapping[str, SubnetGate], masks: Mapping[str, Tensor]) -> None:
+    """Raises `ValueError` unless each mask has a gate and a factor for each of its channels."""
+    for name, mask in masks.items():
+        if name not in gates:
+            raise ValueError(
+                f"`masks` must name gates of the model '{model.name}', such as {next(iter(gates))!r}. "
+                f"Received: {name!r}."
+            )
+        shape, channels = tuple(np.shape(mask)), gates[name].channels
+        if gates[name].built and shape != (channels,):
+            raise ValueError(
+                f"The mask of {name!r} must have shape ({channels},), a factor a channel. "
+                f"Received: shape={shape}. To drop all channels give np.zeros({channels})."
+            )
 
 
 def _forget_compiled(model: keras.Model) -> None:
@@ -185,11 +196,9 @@ class SubnetModel(keras.Model):
             masks: As for `subnet`; gates that are not named keep everything.
 
         Raises:
-            ValueError: If a name is no gate of the model.
+            ValueError: If a name is no gate of the model, or a mask has another shape.
         """
-        unknown = sorted(set(masks) - set(self.masks))
-        if unknown:
-            raise ValueError(f"`masks` must name gates of the model. Received: {unknown[0]!r}.")
+        _check_masks(self.model, subnet_gates(self.model), masks)
         for name, variable in self.masks.items():
             variable.assign(masks.get(name, ops.ones(variable.shape)))
 

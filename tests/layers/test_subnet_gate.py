@@ -1,5 +1,7 @@
 """Gates: free and invisible without a subnet, masks where there is one, no mask left over afterwards."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -154,6 +156,21 @@ def test_what_is_no_gate_is_refused(x):
     plain = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     with pytest.raises(ValueError, match=r"must hold SubnetGate layers.*with 0 gates"):
         SubnetModel(plain)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (1, 6)])
+def test_masks_that_are_no_factor_a_channel_are_refused(shape, x):
+    model, mask = make_model(), np.zeros(shape, "float32")
+    cut = SubnetModel(model)
+    expected = r"mask of 'gate1' must have shape \(6,\), a factor a channel. Received: shape=" + re.escape(
+        f"{shape}."
+    )
+    with pytest.raises(ValueError, match=expected), subnet(model, {"gate1": mask}):
+        pass
+    with pytest.raises(ValueError, match=expected):
+        cut.choose({"skip_gate": np.zeros(4, "float32"), "gate1": mask})
+    # What is refused changes nothing.
+    np.testing.assert_array_equal(numpy(cut(x)), numpy(model(x)))
 
 
 @pytest.mark.once
