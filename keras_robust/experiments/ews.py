@@ -140,6 +140,8 @@ def network(
 
     SGD with Nesterov momentum, batch 128, rate 0.1 that falls tenfold after each third, gradients cut at norm 3.
 
+    Differs from the code: the rate falls at its milestones (there one epoch before).
+
     Args:
         setting: Size of the experiment.
         method: One of `METHODS`.
@@ -176,7 +178,8 @@ def adversarial_network(
     accuracy under PGD-20 is kept.
 
     Differs from the paper: that epoch is chosen on a fiftieth of the training images, not on the test images.
-    Differs from the code: no label smoothing, rho 0.7 and lambda 1 (there 0.1, 0.9 and 0.1).
+    Differs from the code: no label smoothing, rho 0.7 and lambda 1 (there 0.1, 0.9 and 0.1); crops are filled with
+    zeros (there 128 of 255), and the rate falls at its milestones (there one epoch before).
 
     Args:
         setting: Size of the experiment.

@@ -28,7 +28,8 @@ class ControllerSearch(SubnetSearch):
 
     Differs from the paper's code: the probability of a choice is that of drawing without replacement, not the
     product of single ones; the entropy is that of whole distributions; the baseline averages accuracies, starts
-    from the first, and is kept across epochs.
+    from the first, and is kept across epochs; weights start from PyTorch's defaults alone, where that code draws
+    each tensor anew from U(-0.1, 0.1) with probability 0.3.
 
     Args:
         space: Subnets to choose from.
@@ -266,7 +267,7 @@ def _lstm_cell(named: dict[str, Tensor], inputs: Tensor, hidden: Tensor, cell: T
 
 
 def _initial_weights(space: SubnetSpace, hidden: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Uniform weights of the LSTM and the heads, normal embeddings, heads without bias, as in the paper's code."""
+    """PyTorch's defaults, but an LSTM of one bias, not two, and, as in the paper's code, heads of zero bias."""
     bound = 1 / math.sqrt(hidden)
     shapes = {"lstm_kernel": (2 * hidden, 4 * hidden), "lstm_bias": (4 * hidden,)}
     zeros = {}
