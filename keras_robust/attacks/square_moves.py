@@ -129,9 +129,10 @@ def starting_pattern(norm: str, rng: np.random.Generator, shape: tuple[int, ...]
     height, width, channels = shape
     if norm == "Linf":
         return np.broadcast_to(rng.choice((-1, 1), (1, width, channels)), shape).astype("int8")
-    side = max(height // 5, 1)
+    side = max(min(height // 5, width), 1)
     tile = _halves(norm, side)
     margin = max(height - 5 * side, 0) // 2
+    margin = margin if margin < width else 0  # it is that of the rows, and would leave no column of narrow images
     pattern = np.zeros(shape)
     for top in range(margin, margin + height // side * side, side):
         for left in range(margin, margin + width // side * side, side):

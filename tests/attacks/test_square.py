@@ -154,3 +154,21 @@ def test_windows_reach_the_last_row_unless_they_follow_the_reference(all_positio
     corner = 3 if all_positions else 2
     assert moved[0, corner : corner + 2, corner : corner + 2].all()
     assert moved.sum() == 4
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("shape", [(40, 5, 1), (9, 2, 3), (40, 1, 1), (5, 40, 1), (32, 20, 3), (1, 1, 1)])
+def test_the_first_perturbation_has_norm_one_on_images_of_any_shape(shape, rng):
+    assert np.linalg.norm(square_moves.starting_pattern("L2", rng, shape)) == pytest.approx(1.0, abs=1e-6)
+    assert np.abs(square_moves.starting_pattern("L1", rng, shape)).max() > 0
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("L2", 0.5), ("L1", 2.0)])
+def test_square_attacks_images_much_higher_than_wide(norm, epsilon):
+    model, _, _ = linear_model(3, (40, 5, 1), seed=0)
+    x = np.random.default_rng(0).uniform(0, 1, (2, 40, 5, 1)).astype("float32")
+    y = attacks.Predictor.of(model).predict(x).argmax(1)
+    moved = Square(norm, epsilon, queries=5)(model, x, y) - x
+    lengths = keras.ops.convert_to_numpy(norms.get(norm).length(keras.ops.convert_to_tensor(moved)))
+    assert (lengths > 0).all()
+    assert (lengths <= epsilon * (1 + ROUNDING)).all()
