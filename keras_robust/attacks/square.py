@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from typing import NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -99,6 +100,12 @@ class Square(Attack):
             raise ValueError(
                 "Square needs images of shape (batch, height, width, channels). "
                 f"Received: images of shape {shape}. Reshape them, or use PGD or APGD."
+            )
+        if keras.config.image_data_format() != "channels_last":
+            raise ValueError(
+                "Square needs images of shape (batch, height, width, channels), to tell rows from channels. "
+                f"Received: keras.config.image_data_format()={keras.config.image_data_format()!r}. Set it to "
+                "'channels_last' and put keras.layers.Permute((3, 1, 2)) before the model, or use PGD or APGD."
             )
         windows = 1 if self.norm == "Linf" else 2
         signs = shape[2] if windows == 1 else shape[2] + 1  # the last one: turned or not

@@ -172,3 +172,14 @@ def test_square_attacks_images_much_higher_than_wide(norm, epsilon):
     lengths = keras.ops.convert_to_numpy(norms.get(norm).length(keras.ops.convert_to_tensor(moved)))
     assert (lengths > 0).all()
     assert (lengths <= epsilon * (1 + ROUNDING)).all()
+
+
+@pytest.mark.once
+def test_square_refuses_channels_before_rows_and_columns():
+    model, _, _ = linear_model(3, (3, 8, 8), seed=0)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(ValueError, match=r"channels.*Received: .*'channels_first'.*Permute"):
+            Square("Linf", 0.1, queries=2)(model, np.full((2, 3, 8, 8), 0.5), np.zeros(2, int))
+    finally:
+        keras.config.set_image_data_format("channels_last")
