@@ -151,6 +151,15 @@ def check_logits(logits: Any, y: np.ndarray | None = None) -> np.ndarray:
     return logits
 
 
+def check_finite(logits: Any) -> None:
+    """Raises `ValueError` where a logit is NaN or infinite: that is an error, not a class or a robust image."""
+    if not np.isfinite(keras.ops.convert_to_numpy(logits)).all():
+        raise ValueError(
+            "The model must return finite logits on every image in [0, 1]. Received: NaN or infinity. "
+            "Check its weights, and for overflow in mixed precision."
+        )
+
+
 def looks_like_softmax(logits: np.ndarray) -> bool:
     """Tells whether every row lies in [0, 1] and sums to 1, to the tolerance of the reference AutoAttack."""
     inside = logits.max() < 1 + 1e-5 and logits.min() > -1e-5

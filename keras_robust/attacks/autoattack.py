@@ -23,6 +23,7 @@ from keras_robust.checks import (
     Tensor,
     check_choice,
     check_epsilon,
+    check_finite,
     check_images,
     check_labels,
     check_logits,
@@ -265,15 +266,16 @@ class _Run:
             state.save(path, mark, force=True)
 
     def verdict(self, x, y, tick):
-        """Margin of each image, and whether it is misclassified, in float32."""
-        judge = self.judge.compiled("autoattack_judge", _margin_and_class)
+        """Margin of each image, and whether it is misclassified, in float32; logits must be finite."""
+        judge = self.judge.compiled("autoattack_judge", _judged)
         margins, wrong = [], []
         for rows, batch in bucketed_batches(np.arange(len(x)), self.batch_size):
             if self.judge is self.predictor:
                 self.predictor.count(forward=len(batch))
             inputs = (ops.convert_to_tensor(x[batch]), ops.convert_to_tensor(y[batch]))
             with backend.full_precision():
-                margin, predicted = judge(*inputs, ops.convert_to_tensor(tick, "int32"))
+                margin, predicted, outputs = judge(*inputs, ops.convert_to_tensor(tick, "int32"))
+            check_finite(outputs)
             margins.append(ops.convert_to_numpy(margin)[: len(rows)])
             wrong.append(ops.convert_to_numpy(predicted)[: len(rows)] != y[rows])
         return np.concatenate(margins), np.concatenate(wrong)
@@ -358,9 +360,9 @@ def _judge(model):
     return model, [sanity.Flag("low_precision", 1.0, message)]
 
 
-def _margin_and_class(logits, x, y, tick):
+def _judged(logits, x, y, tick):
     outputs = logits(x, tick)
-    return losses.margin(outputs, y), ops.argmax(outputs, axis=-1)
+    return losses.margin(outputs, y), ops.argmax(outputs, axis=-1), outputs
 
 
 def _not_reproduced(count, total):

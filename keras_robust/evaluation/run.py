@@ -13,7 +13,14 @@ import numpy as np
 
 from keras_robust import norms
 from keras_robust.attacks.base import Predictor
-from keras_robust.checks import Tensor, check_images, check_labels, check_logits, check_positive_integer
+from keras_robust.checks import (
+    Tensor,
+    check_finite,
+    check_images,
+    check_labels,
+    check_logits,
+    check_positive_integer,
+)
 from keras_robust.digests import digest_of_layers, digest_of_weights
 from keras_robust.evaluation.describe import describe, short
 from keras_robust.evaluation.further import Certified, Corrupted
@@ -148,11 +155,7 @@ class _Job:
     def right(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Tells which images are classified correctly; a non-finite logit is an error, not a robust image."""
         logits = self.predictor.predict(x, self.batch_size)
-        if not np.isfinite(logits).all():
-            raise ValueError(
-                "The model must return finite logits on every image in [0, 1]. Received: NaN or infinity. "
-                "Check its weights, and for overflow in mixed precision."
-            )
+        check_finite(logits)
         return logits.argmax(-1) == y
 
     def add(self, name, kind, correct, **fields) -> None:

@@ -351,6 +351,25 @@ def test_bad_input_is_an_error_before_any_file_is_written(fault, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("clean", [True, False])
+def test_logits_that_are_not_finite_are_an_error_beyond_the_first_batch_and_on_attacked_images(clean):
+    inputs = keras.Input((4, 4, 1))
+    pixels = keras.layers.Flatten()(inputs)
+    # NaN where the darkest pixel is below one half.
+    outputs = keras.layers.Dense(3)(pixels) - keras.ops.log(keras.ops.min(pixels, -1, keepdims=True) - 0.5)
+    model = keras.Model(inputs, outputs)
+    x = np.random.default_rng(0).uniform(0.55, 0.6, (6, 4, 4, 1)).astype("float32")
+    y = attacks.Predictor.of(model).predict(x).argmax(1)
+    if clean:
+        x[4:], y[4:] = 0.4, 0  # argmax of NaN is 0, too
+    else:
+        x -= 0.049
+    epsilon = 1e-6 if clean else 0.2
+    auto = AutoAttack("Linf", epsilon, "custom", attacks=[Square("Linf", epsilon, queries=1)])
+    with pytest.raises(ValueError, match=r"finite logits on every image in \[0, 1\]\. Received: NaN"):
+        auto.run(model, x, y, batch_size=2)
+
+
 @pytest.mark.parametrize("norm", ["L2", "L1"])
 def test_the_other_norms_stay_in_the_ball(subject, norm):
     epsilon = {"L2": 0.15, "L1": 1.0}[norm]
