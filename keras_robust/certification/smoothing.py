@@ -218,7 +218,8 @@ class SmoothedClassifier:
 
         def vote(logits, noisy, tick, valid):
             outputs = logits(noisy, tick)
-            voting = ops.logical_and(ops.all(ops.isfinite(outputs), axis=-1), ops.arange(size) < valid)
+            row = ops.arange(size, dtype="int32")
+            voting = ops.logical_and(ops.all(ops.isfinite(outputs), axis=-1), row < valid)
             votes = ops.one_hot(ops.argmax(outputs, axis=-1), classes, dtype="int32")
             return ops.sum(votes * ops.cast(voting, "int32")[:, None], axis=0)
 

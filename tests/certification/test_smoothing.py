@@ -145,6 +145,19 @@ def test_numbers_may_be_numpys(linear, tmp_path):
     assert found.successes == again.successes
 
 
+def test_the_counts_do_not_depend_on_the_default_float_type(linear):
+    _, x, _, _ = linear
+    model = linear_model(2, SHAPE, seed=0)[0]  # whose functions are not compiled yet
+    settings = {"n0": 5, "n": 30, "batch_size": 20}
+    expected = SmoothedClassifier(linear[0], SIGMA, 2).certify(x[:2], **settings)
+    keras.config.set_floatx("float64")
+    try:
+        found = SmoothedClassifier(model, SIGMA, 2).certify(x[:2], **settings)
+    finally:
+        keras.config.set_floatx("float32")
+    assert np.array_equal(found.successes, expected.successes)
+
+
 def test_noise_reaches_the_model_unclipped_with_the_given_sigma():
     # Votes for class 1 where the one pixel exceeds 1.2: out of reach for clipped noise.
     model = keras.Sequential([keras.Input((1, 1, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
