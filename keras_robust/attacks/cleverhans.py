@@ -295,11 +295,12 @@ def _run(
     x = check_images(x)
     y = check_labels(y, len(x))
     check_positive_integer("batch_size", batch_size)
+    check_positive_integer("seed", seed, minimum=0)
     check_logits(Predictor.of(model).predict(x[:128]), y)
     on_torch = keras.backend.backend() == "torch"
     logits = as_torch_module(model) if on_torch else lambda images: model(images, training=False)
     images, back = (x.transpose(0, 3, 1, 2), (0, 2, 3, 1)) if on_torch and x.ndim == 4 else (x, None)
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(int(seed))  # Keras refuses NumPy's
     found = []
     for start in range(0, len(x), batch_size):
         part = slice(start, start + batch_size)

@@ -32,6 +32,11 @@ Progress = Callable[[str, int, int, float, str], None]
 """Called with the name of a measurement, rows done, rows in all, the accuracy so far, and what it is at."""
 
 _SLACK = 1e-4  # of epsilon, plus 1e-6 in pixels: float32 sums over up to 150,000 pixels round by less
+_EXAMPLES = {
+    "attacks": "attacks such as PGD(norm='Linf', epsilon=8 / 255)",
+    "noise": "noise such as Gaussian(sigma=0.1)",
+    "further": "measurements such as Corrupted()",
+}
 
 
 def evaluate(
@@ -89,12 +94,8 @@ def evaluate(
     check_positive_integer("stages_alone", stages_alone, minimum=0)
     if attack_images is not None:
         check_positive_integer("attack_images", attack_images)
-    for attack in attacks:
-        if not callable(attack) and not hasattr(attack, "run"):
-            raise ValueError(
-                "`attacks` must hold attacks such as PGD(norm='Linf', epsilon=8 / 255). "
-                f"Received: {attack!r} of type {type(attack).__name__}."
-            )
+    for name, measurements in (("attacks", attacks), ("noise", noise), ("further", further)):
+        _check_kind(name, measurements)
     if data is None:
         data = DataFingerprint.of(x, y)
     job = _Job(model, x, y, int(seed), int(min(batch_size, len(x))), data, output, progress)
@@ -123,6 +124,16 @@ def epsilon_sweep(attack: Any, epsilons: Sequence[float]) -> list[Any]:
             changes["step_size"] = attack.step_size * epsilon / attack.epsilon
         attacks.append(dataclasses.replace(attack, **changes))
     return attacks
+
+
+def _check_kind(name: str, measurements: Sequence[Any]) -> None:
+    for each in measurements:
+        described = dataclasses.is_dataclass(each) and not isinstance(each, type)
+        if not described or not (callable(each) or hasattr(each, "run")):
+            raise ValueError(
+                f"`{name}` must hold {_EXAMPLES[name]}: instances of a dataclass, whose fields are the options. "
+                f"Received: {each!r} of type {type(each).__name__}."
+            )
 
 
 def _key(measurement: Any) -> str:

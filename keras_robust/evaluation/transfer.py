@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_robust.attacks.base import Attack
 from keras_robust.attacks.transfer import measure_transfer
-from keras_robust.checks import Tensor
+from keras_robust.checks import Tensor, check_positive_integer
 from keras_robust.digests import digest_of_model
 from keras_robust.evaluation.describe import describe
 from keras_robust.evaluation.metrics import DataFingerprint, Environment
@@ -48,6 +48,8 @@ def transfer_table(
     Reference:
         The protocol of Table A3 of the kernel average pooling paper, https://arxiv.org/abs/2210.00062
     """
+    check_positive_integer("seed", seed, minimum=0)
+    seed = int(seed)  # NumPy's go into no JSON
     clean: dict[str, float] = {}
     accuracy: dict[str, dict[str, float]] = {}
     for source, model in models.items():

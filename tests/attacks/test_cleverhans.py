@@ -58,6 +58,14 @@ def test_pgd_breaks_whatever_cleverhans_breaks(subject, gradients_run, norm):
     assert (ours | ~broken).all()
 
 
+def test_the_seed_may_be_numpys(subject, gradients_run):
+    found = [
+        cleverhans.projected_gradient_descent(*subject, epsilon=0.05, steps=2, seed=seed)
+        for seed in (3, np.int64(3))
+    ]
+    np.testing.assert_array_equal(*found)
+
+
 @on_torch
 def test_carlini_wagner_breaks_everything_closer_than_half_the_box(subject):
     pytest.importorskip("cleverhans")

@@ -5,9 +5,17 @@ import keras
 import numpy as np
 import pytest
 
-from keras_robust.attacks import AutoAttack
+from keras_robust.attacks import PGD, AutoAttack
 from keras_robust.attacks.sanity import Flag
-from keras_robust.evaluation import Gaussian, Metrics, Uniform, epsilon_sweep, evaluate, robust_accuracy
+from keras_robust.evaluation import (
+    Corrupted,
+    Gaussian,
+    Metrics,
+    Uniform,
+    epsilon_sweep,
+    evaluate,
+    robust_accuracy,
+)
 from keras_robust.evaluation.metrics import Environment
 
 SHAPE = (4, 4, 1)
@@ -209,6 +217,22 @@ def test_bad_images_labels_and_attacks_are_refused_before_any_attack(model, imag
     ]:
         with pytest.raises(ValueError, match=message):
             evaluate(model, *arguments, **{"attacks": [Push(0.1)], **options})
+    assert not Push.calls
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"attacks": [PGD]}, r"`attacks` must hold .*PGD\(.*instances of a dataclass.*Received: <class.*PGD"),
+        ({"attacks": [lambda model, x, y, **options: x]}, r"`attacks` must hold .*Received: <function.*lambda"),
+        ({"noise": [Gaussian]}, r"`noise` must hold .*Gaussian\(.*Received: <class"),
+        ({"further": [Corrupted]}, r"`further` must hold .*Corrupted\(.*Received: <class"),
+    ],
+)
+def test_what_has_no_options_to_write_down_is_refused_before_any_attack(model, images, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(model, *images, **{"attacks": [Push(0.1)], **wrong})
     assert not Push.calls
 
 

@@ -41,6 +41,15 @@ def test_images_crafted_before_a_kill_are_not_crafted_again(models, tmp_path, mo
     assert transfer_table(models, ATTACK, x, y, **rest) == whole
 
 
+def test_the_seed_may_be_numpys(models, tmp_path):
+    x, y = contract_data(models["first"])
+    options = {"data": DataFingerprint.of(x, y), "state": tmp_path / "state"}
+    table = transfer_table(models, ATTACK, x, y, seed=np.int64(3), **options)
+    assert table == transfer_table(models, ATTACK, x, y, seed=3, **options)
+    save_transfer_table(table, tmp_path / "transfer.json")
+    assert json.loads((tmp_path / "transfer.json").read_text())["seed"] == 3
+
+
 def test_table_and_figure_are_written(models, tmp_path):
     pytest.importorskip("matplotlib")
     x, y = contract_data(models["first"])
