@@ -14,7 +14,7 @@ from keras_robust.attacks import sanity
 from keras_robust.attacks.apgd import APGD
 from keras_robust.attacks.autoattack_result import AutoAttackResult, cost_label
 from keras_robust.attacks.autoattack_state import RunState, fingerprint
-from keras_robust.attacks.base import Attack, Predictor, attack_stage, bucketed_batches, image_rng
+from keras_robust.attacks.base import Attack, Predictor, attack_stage, bucketed_batches
 from keras_robust.attacks.fab import FAB
 from keras_robust.attacks.precision import float32_copy, is_mixed
 from keras_robust.attacks.repeated import repeated_accuracy
@@ -96,6 +96,11 @@ class AutoAttack:
             same = sum(other.split("#")[0] == name for other in plan)
             plan[f"{name}#{same + 1}" if same else name] = attack
         return plan
+
+    def check(self, num_classes: int, shape: tuple[int, ...]) -> None:
+        """Raises `ValueError` where one of the attacks does; see `Attack.check`."""
+        for attack in self.plan().values():
+            attack.check(num_classes, shape)
 
     def _named(self, name):
         check_choice("attacks", name, NAMES)
@@ -203,9 +208,7 @@ class _Run:
         self.seed, self.batch_size, self.individual, self.classes = seed, batch_size, individual, classes
         self.progress = progress or (lambda *_: None)
         self.plan = auto.plan()
-        for attack in self.plan.values():  # what it refuses, it refuses now, not when its turn comes
-            attack.stages(classes)
-            attack.draw(image_rng(seed, 0), x.shape[1:])
+        auto.check(classes, x.shape[1:])  # what an attack refuses, it refuses now, not when its turn comes
         self.rounds = [*self.plan.items()] * (2 if individual else 1)
         self.predictor = Predictor.of(model)
         # A weak reference is all that a predictor holds, so the copy must live as long as the run.

@@ -81,6 +81,11 @@ class Attack(abc.ABC):
         """Number of restarts or target classes that run one after the other on what is not broken yet."""
         return 1
 
+    def check(self, num_classes: int, shape: tuple[int, ...]) -> None:
+        """Raises `ValueError` where the attack takes no model of so many classes, or no image of that shape."""
+        self.stages(num_classes)
+        self.draw(image_rng(0, 0), shape)
+
     @abc.abstractmethod
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
         """Draws the random numbers that one image of that shape needs in one stage; empty where none."""

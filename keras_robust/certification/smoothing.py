@@ -200,10 +200,7 @@ class SmoothedClassifier:
         for name, value in integers.items():
             check_positive_integer(name, value)
         check_positive_integer("seed", seed, minimum=0)
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number) or not 0 < alpha < 1:
-            raise ValueError(
-                f"`alpha` must be a probability of error in (0, 1), such as 0.001. Received: alpha={alpha!r}."
-            )
+        check_alpha(alpha)
         logits = check_logits(self._predictor.predict(x[:2], 2))
         if logits.shape[1] != self.num_classes:
             raise ValueError(
@@ -249,6 +246,14 @@ def check_sigma(sigma: float) -> None:
         raise ValueError(
             "`sigma` must be a positive standard deviation in pixel units, where pixels are in [0, 1]. "
             f"Received: sigma={sigma!r}.{hint}"
+        )
+
+
+def check_alpha(alpha: float) -> None:
+    """Raises `ValueError` unless `alpha` is a probability between 0 and 1."""
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number) or not 0 < alpha < 1:
+        raise ValueError(
+            f"`alpha` must be a probability of error in (0, 1), such as 0.001. Received: alpha={alpha!r}."
         )
 
 

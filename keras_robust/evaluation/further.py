@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from keras_robust.certification.smoothing import SmoothedClassifier, check_sigma
+from keras_robust.certification.smoothing import SmoothedClassifier, check_alpha, check_sigma
 from keras_robust.certification.state import SECONDS
 from keras_robust.checks import check_choice, check_positive_integer
 from keras_robust.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -54,6 +54,7 @@ class Certified:
         if not self.radii or min(self.radii) < 0:
             raise ValueError(f"`radii` must hold L2 radii of at least 0. Received: radii={self.radii!r}.")
         check_sigma(self.sigma)
+        check_alpha(self.alpha)
         for name in ("n", "n0", "images"):
             check_positive_integer(name, getattr(self, name))
 
@@ -184,6 +185,10 @@ class Corrupted:
             )
             for name in CORRUPTIONS
         }
+
+    def check(self, num_classes: int, shape: tuple[int, ...]) -> None:
+        """Raises `ValueError` where images of that shape cannot be corrupted."""
+        corrupt(np.zeros((1, *shape), "float32"), CORRUPTIONS[0], SEVERITIES[0], constants=self.constants)
 
     def measure(self, job: Any) -> None:
         """Adds a number for each corruption and their mean to an evaluation under way."""

@@ -99,6 +99,9 @@ def evaluate(
     if data is None:
         data = DataFingerprint.of(x, y)
     job = _Job(model, x, y, int(seed), int(min(batch_size, len(x))), data, output, progress)
+    for each in (*attacks, *further):
+        if hasattr(each, "check"):  # what it refuses, it refuses now, not after hours of the others
+            each.check(job.classes, x.shape[1:])
     attacked = len(x) if attack_images is None else min(attack_images, len(x))
     job.measure_clean()
     # A later attack with the same options would only repeat the number.
@@ -148,7 +151,8 @@ class _Job:
         self.seed, self.batch_size, self.data = seed, batch_size, data
         self.progress = progress or (lambda *_: None)
         self.predictor = Predictor.of(model)
-        check_logits(self.predictor.predict(x[:batch_size], batch_size), y)  # before any state is read or written
+        # Before any state is read or written.
+        self.classes = check_logits(self.predictor.predict(x[:batch_size], batch_size), y).shape[1]
         self.environment = Environment.here()
         self.metrics: list[Metric] = []
         self.own_states: list[Path] = []

@@ -97,7 +97,9 @@ def test_copies_of_an_image_do_not_narrow_the_interval():
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("wrong", [{"radii": [-0.1]}, {"radii": []}, {"sigma": 25}, {"n": 0}, {"images": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"radii": [-0.1]}, {"radii": []}, {"sigma": 25}, {"n": 0}, {"images": 0}, {"alpha": 1.0}]
+)
 def test_option_out_of_range_is_an_error_before_any_work(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Certified(**{"sigma": 0.1, "radii": [0.5], **wrong})

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_robust.attacks import PGD, AutoAttack
+from keras_robust.attacks import PGD, AutoAttack, Square
 from keras_robust.attacks.sanity import Flag
 from keras_robust.evaluation import (
     Corrupted,
@@ -233,6 +233,33 @@ def test_bad_images_labels_and_attacks_are_refused_before_any_attack(model, imag
 def test_what_has_no_options_to_write_down_is_refused_before_any_attack(model, images, wrong, message):
     with pytest.raises(ValueError, match=message):
         evaluate(model, *images, **{"attacks": [Push(0.1)], **wrong})
+    assert not Push.calls
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        ({"attacks": [Push(0.1), PGD("Linf", 0.1, loss="dlr")]}, "at least three classes"),
+        ({"attacks": [Push(0.1), AutoAttack("L2", 1.0, "custom", [PGD("L2", 1.0, loss="dlr")])]}, "three classes"),
+        ({"further": [Corrupted()]}, "at least 8 x 8 pixels"),
+    ],
+)
+def test_what_the_last_measurement_refuses_is_an_error_before_the_first_begins(
+    model, images, last, message, tmp_path
+):
+    with pytest.raises(ValueError, match=message):
+        evaluate(model, *images, **{"attacks": [Push(0.1)], **last}, output=tmp_path / "metrics.json")
+    assert not Push.calls
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.once
+def test_an_attack_on_pixels_in_rows_refuses_vectors_before_the_first_attack(images):
+    x, y = images
+    flat = keras.Sequential([keras.Input((16,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="Square needs images"):
+        evaluate(flat, x.reshape(21, 16), y, attacks=[Push(0.1), Square("Linf", 0.1)])
     assert not Push.calls
 
 
