@@ -71,12 +71,17 @@ def _front_matter(entry: Entry) -> str:
             dataset_type=metric.data.dataset,
             dataset_name=metric.data.dataset,
             dataset_split=metric.data.split,
-            dataset_args={"first_index": metric.data.first_index, "images": metric.images},
             metric_type="accuracy",
-            # One name for each number: the Hub's format merges results that share type, name and arguments.
+            # One name for each number: the Hub's format merges results that share type, name and arguments. What
+            # differs between numbers is the metric's: of a data set it keeps the first number's arguments.
             metric_name=f"{metric.label} accuracy",
             metric_value=round(metric.value, 6),
-            metric_args={"seed": metric.seed, "attack": metric.attack},
+            metric_args={
+                "first_index": metric.data.first_index,
+                "images": metric.images,
+                "seed": metric.seed,
+                "attack": metric.attack,
+            },
         )
         for metric in entry.metrics
     ]

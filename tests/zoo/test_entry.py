@@ -88,6 +88,20 @@ def test_the_card_has_the_hubs_metadata_with_every_number(folder):
     assert data["library_name"] == "keras"
 
 
+@pytest.mark.parametrize("count", [40, 10])
+def test_the_hubs_metadata_states_the_images_of_every_number(folder, count):
+    # The Hub's format merges results of one data set, and keeps what the first says of it.
+    entry = Entry.load(folder)
+    clean, attack, noise = entry.metrics
+    fewer = attack.model_copy(update={"correct": 0, "value": 0.0, "images": count})
+    entry.model_copy(update={"metrics": [clean, fewer, noise]}).save(folder)
+    data = yaml.safe_load(render_card(folder).split("---")[1])
+    results = data["model-index"][0]["results"]
+    stated = [metric["args"]["images"] for result in results for metric in result["metrics"]]
+    assert stated == [metric.images for metric in Entry.load(folder).metrics] == [40, count, 40]
+    assert [result["dataset"].get("args") for result in results] == [None]
+
+
 def test_a_card_is_stale_once_its_entry_changes(folder):
     assert card_is_current(folder)
     entry = Entry.load(folder)
