@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,49 @@ def own_zoo(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "roots", lambda: [folder.parent])
     monkeypatch.chdir(tmp_path)
     return folder
+
+
+WITHOUT = """
+import sys
+
+class Hidden:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.split(".")[0] in {absent!r} else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = [Hidden(finder) for finder in sys.meta_path]
+sys.argv = ["keras-robust", "--help"]
+{run}
+"""
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("chosen", "absent", "code", "message"),
+    [
+        (None, ["tensorflow"], 2, "KERAS_BACKEND is not set. Choose one that is installed"),
+        (None, ["jax", "tensorflow", "torch"], 2, "pip install 'keras-robust[jax]'"),
+        ("jacks", [], 2, "KERAS_BACKEND='jacks'"),
+        (os.environ["KERAS_BACKEND"], [], 0, "Usage"),
+    ],
+)
+def test_a_backend_that_is_not_there_is_one_clear_message(tmp_path, chosen, absent, code, message):
+    project = tomllib.loads((Path(cli.__file__).parents[1] / "pyproject.toml").read_text())
+    module, function = project["project"]["scripts"]["keras-robust"].split(":")
+    program = WITHOUT.format(absent=absent, run=f"from {module} import {function}; {function}()")
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    environment |= {"KERAS_HOME": str(tmp_path), "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    environment |= {} if chosen is None else {"KERAS_BACKEND": chosen}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == code
+    assert message in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert code == 0 or "export KERAS_BACKEND=" in done.stderr
 
 
 def test_evaluate_follows_the_recipe_and_writes_metrics_figure_and_entry(own_zoo):

@@ -24,6 +24,18 @@ def test_the_python_examples_run_one_after_another(capsys):
     assert len(names["trainer"].history.epoch) == 10
 
 
+def test_what_readme_trains_does_not_lie_beside_finished_weights():
+    commands = re.findall(r"^keras-robust train (zoo/\S+)(.*)", README.read_text(), re.MULTILINE)
+    assert commands
+    for folder, options in commands:
+        finished = (README.parent / folder / "model.weights.h5").is_file()
+        assert not finished or "--output-dir" in options or "--overwrite" in options
+
+
+def test_readme_says_which_backend_after_installing_it():
+    assert re.search(r"```bash\npip install -e \"\.\[jax\]\".*\nexport KERAS_BACKEND=jax ", README.read_text())
+
+
 def test_readme_gives_the_two_commands_that_the_scripts_are():
     text = README.read_text()
     for command in ("bash scripts/quickstart.sh", "bash scripts/test.sh"):

@@ -70,7 +70,7 @@ def test_the_wheel_holds_every_entry_and_no_large_weights(wheel):
             f"{inside}/{name}" for name in ("entry.json", "recipe.toml", "card.md", "probe.npz")
         } <= sizes.keys()
         assert (f"{inside}/{entry.weights.file}" in sizes) == (entry.weights.bytes <= LARGEST_WEIGHTS)
-    assert "keras_robust/zoo/leaderboard.html" in sizes
+    assert {"keras_robust/zoo/leaderboard.html", "keras_robust_command.py"} <= sizes.keys()
     assert not [name for name in sizes if name.startswith(("tests/", "scripts/"))]
 
 
