@@ -293,7 +293,7 @@ class Protocol:
         alone = table.stages_alone if stages_alone is None else stages_alone
         whole = attacks is None and noise is None
         certified = [Certified(**row.model_dump()) for row in table.certified if whole]
-        corrupted = [Corrupted()] if table.corruptions and whole else []
+        corrupted = [Corrupted] if table.corruptions and whole else []
         noises = [each for kind, found in levels for each in make_noise(kind, found)]
         found = {"attacks": made, "noise": noises, "certified": certified, "corruptions": corrupted}
         if absent := [part for part in only or () if not found[part]]:
@@ -304,7 +304,9 @@ class Protocol:
         made, noises, certified, corrupted = (
             each if only is None or part in only else [] for part, each in found.items()
         )
-        return cls(made, noises, images, attacked, alone, [*certified, *corrupted])
+        # Made here alone: it asks for a library that the other parts do without.
+        further: list[Certified | Corrupted] = [*certified, *(each() for each in corrupted)]
+        return cls(made, noises, images, attacked, alone, further)
 
 
 def _row(name: str, rows: list[dict[str, Any]], norm: str | None, epsilons: list[float] | None) -> dict[str, Any]:

@@ -193,6 +193,20 @@ def test_a_norm_alone_leaves_the_recipes_attacks_of_that_norm_as_they_are():
     assert {(each.norm, each.epsilon, each.step_size) for each in found} == {("L1", 2.0, None)}
 
 
+@pytest.mark.once
+def test_only_the_part_with_corruptions_needs_their_library(monkeypatch):
+    from keras_robust.subject import Protocol
+    from keras_robust.training.recipe import EvaluationTable
+
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    table = EvaluationTable.model_validate(
+        {"corruptions": True, "attacks": [{"name": "fgsm", "norm": "Linf", "epsilon": 0.1}]}
+    )
+    with pytest.raises(ImportError, match=r"keras-robust\[corruptions\]"):
+        Protocol.of(table)
+    assert Protocol.of(table, only=["attacks"]).further == []
+
+
 def test_attacks_may_be_given_the_first_images_only(own_zoo):
     code, _, _ = run("evaluate", own_zoo, "--attacks", "fgsm", "--attack-images", 8)
     assert code == 0

@@ -14,6 +14,7 @@ from keras_robust.certification.smoothing import SmoothedClassifier, check_alpha
 from keras_robust.certification.state import SECONDS
 from keras_robust.checks import check_choice, check_positive_integer
 from keras_robust.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from keras_robust.corruptions.libraries import pillow
 from keras_robust.evaluation.describe import describe, short
 from keras_robust.evaluation.metrics import CORRUPTIONS_MEAN
 from keras_robust.prediction import Predictor
@@ -157,6 +158,9 @@ class Corrupted:
     Args:
         constants: `"cifar"` for the severities of CIFAR-10-C, `"imagenet"` for those of ImageNet-C.
 
+    Raises:
+        ImportError: If Pillow is not installed.
+
     Reference:
         Hendrycks and Dietterich, 2019, https://arxiv.org/abs/1903.12261
     """
@@ -165,6 +169,7 @@ class Corrupted:
 
     def __post_init__(self):
         check_choice("constants", self.constants, ("cifar", "imagenet"))
+        pillow()  # some of the corruptions need it, after minutes of the others
 
     def __call__(
         self, right: Callable[[np.ndarray, str, int], np.ndarray], x: np.ndarray, *, seed: int

@@ -1,3 +1,5 @@
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -86,6 +88,13 @@ def test_corrupted_accuracy_is_the_mean_over_corruptions_and_severities(judged):
     mean = found["corruptions, mean"]
     assert mean.value == pytest.approx(np.mean([found[f"corruption {name}"].value for name in CORRUPTIONS]))
     assert mean.images == 75 * 12
+
+
+@pytest.mark.once
+def test_a_missing_library_is_an_error_before_any_work(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ImportError, match=r"keras-robust\[corruptions\]"):
+        Corrupted()
 
 
 @pytest.mark.once
