@@ -53,10 +53,13 @@ def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the models of the zoo with their accuracies."""
+    from keras_robust import datasets
     from keras_robust.evaluation.metrics import radius, robust_accuracy
     from keras_robust.zoo import registry
     from keras_robust.zoo.entry import RECIPE, WEIGHTS
 
+    if dataset is not None:
+        datasets.info(dataset)
     entries = registry.list_entries(dataset=dataset, threat=threat, backend=backend)
     folders = registry.folders()
     if as_json:

@@ -227,6 +227,33 @@ def test_a_saved_keras_file_is_measured_on_the_named_data_set(own_zoo):
 
 
 @pytest.mark.once
+def test_a_saved_model_of_a_class_that_keras_does_not_know_is_a_clear_error(own_zoo):
+    import keras
+
+    class Mine(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    model = keras.Sequential([keras.Input((8, 8, 1)), Mine(), keras.layers.Flatten(), keras.layers.Dense(10)])
+    model.save("mine.keras")
+    code, _, error = run("evaluate", "mine.keras", "--dataset", "digits", "--attacks", "none", "--images", 8)
+    assert code == 2
+    assert "Received: mine.keras" in error
+    assert "'Mine'" in error
+    assert "@keras.saving.register_keras_serializable()" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.once
+def test_threats_of_a_list_are_known_in_any_case_of_letters(own_zoo):
+    assert run("evaluate", own_zoo, "--update-entry", "--images", 8)[0] == 0
+    for threat, count in (("linf", 1), ("Gaussian_Noise", 1), ("L1", 0)):
+        code, output, _ = run("list", "--threat", threat, "--dataset", "digits", "--json")
+        assert code == 0
+        assert len(json.loads(output)) == count
+
+
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -246,6 +273,9 @@ def test_a_saved_keras_file_is_measured_on_the_named_data_set(own_zoo):
         (["evaluate", "{zoo}", "--dataset", "mnist"], "'digits'"),
         (["evaluate", "{zoo}", "--batch-size", "0"], "batch_size"),
         (["evaluate", "none.keras", "--dataset", "digits"], "absent"),
+        (["list", "--dataset", "cifar"], "'cifar10'"),
+        (["list", "--threat", "l3"], "'gaussian_noise'"),
+        (["list", "--backend", "tf"], "'tensorflow'"),
         (["train", "none.toml"], "absent"),
         (["train", "{zoo}"], "overwrite"),
         (["report", "--write"], "README.md"),

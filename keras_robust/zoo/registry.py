@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_robust.checks import check_choice
 from keras_robust.evaluation.metrics import Environment
 from keras_robust.zoo.entry import ENTRY, RECIPE, Entry, check_name, sha256
 
@@ -18,6 +19,9 @@ a few thousand terms in another order differ by some 1e-6, another architecture 
 
 PROBE_TOLERANCE_ACCELERATOR = 2e-2
 """The same on an accelerator, where matrix products may round their inputs to 10 bits (TensorFloat-32)."""
+
+_THREATS = ("Linf", "L2", "L1", "gaussian_noise", "uniform_noise", "certified", "corruption")
+"""What `Entry.threat_models` may hold."""
 
 
 def roots() -> list[Path]:
@@ -82,16 +86,21 @@ def list_entries(
 
     Args:
         dataset: Only entries trained on that data set.
-        threat: Only entries measured under that norm ('Linf', 'L2', 'L1') or noise ('gaussian_noise',
-            'uniform_noise').
+        threat: Only entries measured under that norm ('Linf', 'L2', 'L1'), noise ('gaussian_noise',
+            'uniform_noise'), with certificates ('certified') or under corruptions ('corruption').
         backend: Only entries with a number measured on that backend; every entry loads on all three.
 
     Returns:
         The entries that pass every filter.
 
     Raises:
-        ValueError: If an `entry.json` is not valid, or its folder has another name.
+        ValueError: If an `entry.json` is not valid, or its folder has another name; or if there is no such threat
+            or backend.
     """
+    if threat is not None:
+        threat = {known.lower(): known for known in _THREATS}.get(threat.lower(), threat)
+        check_choice("threat", threat, _THREATS)
+    check_choice("backend", backend, (None, "jax", "tensorflow", "torch"))
     entries = []
     for name, folder in folders().items():
         entry = Entry.load(folder)
@@ -105,7 +114,7 @@ def list_entries(
         entry
         for entry in entries
         if (dataset is None or entry.dataset == dataset)
-        and (threat is None or threat.lower() in [each.lower() for each in entry.threat_models])
+        and (threat is None or threat in entry.threat_models)
         and (backend is None or backend in {metric.environment.backend for metric in entry.metrics})
     ]
 
