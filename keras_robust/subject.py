@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, get_args
@@ -45,7 +46,7 @@ class Subject:
     def load(self) -> keras.Model:
         """Returns the model with its weights."""
         if self.recipe is None:
-            return keras.saving.load_model(self.path, compile=False)
+            return _load_keras_file(self.path)
         if not self.fresh:
             return zoo.load(self.path)
         model = pipeline.build_model(self.recipe)
@@ -133,6 +134,19 @@ def _folder(text: str) -> Path:
     if text in known and text not in registry.folders(ENTRY):
         return known[text]
     return registry.find(text)
+
+
+def _load_keras_file(path: Path) -> keras.Model:
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except TypeError as error:  # its message holds the whole configuration
+        unknown = re.search(r"Could not locate \w+ '[^']*'", str(error))
+        raise ValueError(
+            f"Every class in a model file must be one that Keras knows. Received: {path}: "
+            f"{unknown[0] if unknown else str(error).partition('. ')[0]}. Decorate your class with "
+            "@keras.saving.register_keras_serializable(), save the model again, and import the class's module "
+            "first: python -c 'import your_module; from keras_robust.cli import main; main()' evaluate ..."
+        ) from error
 
 
 PARTS: dict[str, tuple[Kind, ...]] = {
