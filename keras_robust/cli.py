@@ -165,7 +165,7 @@ def evaluate(
     from keras_robust.bars import Bars
     from keras_robust.evaluation.compare import repetition
     from keras_robust.evaluation.report import save_figure, terminal_table
-    from keras_robust.subject import Protocol, beside_stored, check_stored, open_subject
+    from keras_robust.subject import Protocol, beside_stored, check_stored, check_whole_record, open_subject
     from keras_robust.subject import update_entry as write_entry
 
     parts = None if only is None else [part.strip() for part in only.split(",")]
@@ -182,8 +182,12 @@ def evaluate(
         stages_alone=stages_alone,
         only=parts,
     )
-    x, y, data = subject.test_images(protocol.images, data_dir)
     stored = subject.stored()
+    if update_entry:
+        own = {"attacks": attacks, "norm": norm, "epsilon": epsilon, "steps": steps, "noise": noise}
+        own |= {"uniform_noise": uniform_noise, "images": images}
+        check_whole_record(stored, **own, attack_images=attack_images, stages_alone=stages_alone)
+    x, y, data = subject.test_images(protocol.images, data_dir)
     if update_entry and parts is not None:
         subject.check_trained()
         check_stored(stored, data, seed)

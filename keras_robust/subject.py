@@ -169,6 +169,22 @@ def check_stored(stored: list[Metric], data: DataFingerprint, seed: int) -> None
         )
 
 
+def check_whole_record(stored: list[Metric], **options: Any) -> None:
+    """Raises `ValueError` if options of another protocol than the recipe's would replace stored numbers.
+
+    Args:
+        stored: Numbers that the `entry.json` of these weights holds.
+        **options: Options of the command line that change the protocol; None where they were not given.
+    """
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if stored and given:
+        raise ValueError(
+            f"`--update-entry` puts numbers of the recipe's own protocol in the place of the {len(stored)} that "
+            f"entry.json holds. Received: {', '.join(given)} beside --update-entry. Write it into [evaluation] of "
+            "recipe.toml, or leave out --update-entry."
+        )
+
+
 def beside_stored(metrics: Metrics, stored: list[Metric], parts: Collection[str]) -> Metrics:
     """Puts new numbers of some parts of a protocol in the place of the stored ones, and keeps the others.
 

@@ -361,7 +361,9 @@ def test_strict_turns_a_flag_into_a_failure(own_zoo, monkeypatch):
 
 @pytest.mark.once
 def test_a_number_that_does_not_come_out_again_is_a_warning(own_zoo):
-    options = ("evaluate", own_zoo, "--attacks", "fgsm", "--images", 8)
+    recipe = own_zoo / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("images = 48", "images = 8"))
+    options = ("evaluate", own_zoo)
     code, output, _ = run(*options, "--update-entry", "--strict")
     assert code == 0
     assert "entry.json holds" not in output
@@ -387,7 +389,9 @@ def test_a_number_that_does_not_come_out_again_is_a_warning(own_zoo):
 
 @pytest.mark.once
 def test_numbers_of_other_weights_are_not_held_against_new_ones(own_zoo):
-    options = ("evaluate", own_zoo, "--attacks", "none", "--images", 8)
+    recipe = own_zoo / "recipe.toml"
+    recipe.write_text(recipe.read_text().split("[evaluation]")[0] + "[evaluation]\nimages = 8\n")
+    options = ("evaluate", own_zoo)
     assert "entry.json held" not in run(*options, "--update-entry")[1]
     path = own_zoo / "entry.json"
     content = json.loads(path.read_text())
@@ -442,6 +446,38 @@ def test_one_part_is_measured_again_and_the_other_numbers_stay(own_zoo):
     assert code != 0
     assert "Received: numbers of 8 images, seed 0" in error
     assert Entry.load(own_zoo).metrics == after
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--attacks", "none"),
+        ("--norm", "Linf"),
+        ("--epsilon", "0.1"),
+        ("--steps", 2),
+        ("--noise", "none"),
+        ("--uniform-noise", "0.5"),
+        ("--images", 8),
+        ("--attack-images", 8),
+        ("--stages-alone", 8),
+        ("--only", "attacks", "--attack-images", 8),
+    ],
+)
+def test_the_record_of_an_entry_is_not_replaced_by_that_of_another_protocol(own_zoo, options, monkeypatch):
+    from keras_robust import evaluation
+
+    recipe = own_zoo / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("images = 48", "images = 8"))
+    # The first record of all may be of any protocol.
+    assert run("evaluate", own_zoo, "--update-entry", "--attacks", "fgsm")[0] == 0
+    before = (own_zoo / "entry.json").read_bytes()
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: pytest.fail("it was measured"))
+    code, _, error = run("evaluate", own_zoo, "--update-entry", *options)
+    assert code == 2
+    assert f"Received: {options[-2]} beside --update-entry" in error
+    assert "[evaluation]" in error
+    assert (own_zoo / "entry.json").read_bytes() == before
 
 
 @pytest.mark.once
