@@ -106,11 +106,12 @@ def model_info(entry: Entry, norm: str, epsilon: float) -> dict[str, Any]:
     found = next((m for m in whole if m.norm == norm and abs((m.epsilon or 0) - epsilon) < 1e-6), None)
     if found is None:
         known = ", ".join(f"{m.norm} {radius(m.epsilon or 0)}" for m in whole) or "none"
-        run = f"keras-robust evaluate {entry.name} --attacks autoattack --norm {norm} --epsilon {radius(epsilon)}"
         raise ValueError(
             "RobustBench lists the accuracy under the standard AutoAttack. "
             f"Received: {entry.name} with norm={norm!r}, epsilon={radius(epsilon)}; measured: {known}. "
-            f"Run `{run}` first."
+            "Add a row to its recipe's [evaluation], [[evaluation.attacks]] with "
+            f'name = "autoattack", norm = "{norm}", epsilon = {round(epsilon, 8)}, then run '
+            f"`keras-robust evaluate {entry.name} --only attacks --update-entry`."
         )
     clean = next(metric for metric in entry.metrics if metric.kind == "clean")
     paper, _, link = (entry.references[0] if entry.references else "").partition(", http")
@@ -132,7 +133,10 @@ def model_info(entry: Entry, norm: str, epsilon: float) -> dict[str, Any]:
     if lower:
         info["external"] = f"{100 * min(each.value for each in lower):.2f}"
     notes = []
-    if found.images < 10_000:
+    if found.images != clean.images:
+        images = f"the first {found.images} test images, clean_acc of the first {clean.images}"
+        notes.append(f"autoattack_acc is of {images}.")
+    elif found.images < 10_000:
         notes.append(f"Measured on the first {found.images} test images.")
     if entry.extra_data:
         notes.append(f"Additional data: {entry.extra_data}.")

@@ -37,21 +37,22 @@ def results_table(entries: Iterable[Entry]) -> str:
 def _table(dataset: str, entries: list[Entry]) -> str:
     columns: dict[tuple, str] = {}
     rows: dict[str, dict[tuple, str]] = {}
+    images = _usual_images(entries)
     for entry in entries:
         row = rows[entry.name] = {}
-        images = _clean(entry).images
         for metric in entry.metrics:
             if metric.kind in ("gaussian_noise", "uniform_noise") and metric.sigma:
                 key: tuple = (1, metric.kind, metric.sigma)
                 symbol = "noise sigma" if metric.kind == "gaussian_noise" else "uniform noise"
-                columns[key], row[key] = f"{symbol} {metric.sigma:g}", _cell(metric)
+                columns[key] = f"{symbol} {metric.sigma:g}"
+                row[key] = f"{_cell(metric)}{_other_images(metric, images)}"
             elif metric.kind == "certified" and metric.epsilon:  # of radius 0 it is no certificate
                 key = (2, metric.kind, metric.epsilon)
                 columns[key] = f"certified L2 {metric.epsilon:g}"
                 row[key] = f"{_cell(metric)} sigma {metric.sigma:g}{_other_images(metric, images)}"
             elif metric.name == CORRUPTIONS_MEAN:
                 key = (3, metric.kind, 0)
-                columns[key], row[key] = "corruptions", _cell(metric)
+                columns[key], row[key] = "corruptions", f"{_cell(metric)}{_other_images(metric, images)}"
         for metric in robust_accuracy(entry.metrics):
             key = (0, metric.norm, round(metric.epsilon or 0, 6))
             columns[key] = f"{metric.norm} epsilon {radius(metric.epsilon or 0)}"
@@ -75,7 +76,8 @@ def _table(dataset: str, entries: list[Entry]) -> str:
         cells = [rows[entry.name].get(key, "") for key in keys]
         link = f"[{entry.name}]({{zoo}}{entry.name}/card.md)"
         lines.append(
-            f"| {link} | {entry.parameters:,} | {_cell(clean)}{_paper(entry, clean.name)} | "
+            f"| {link} | {entry.parameters:,} "
+            f"| {_cell(clean)}{_other_images(clean, images)}{_paper(entry, clean.name)} | "
             + " | ".join(cells)
             + " |"
         )
@@ -99,8 +101,16 @@ def _clean(entry: Entry) -> Metric:
     return next(metric for metric in entry.metrics if metric.kind == "clean")
 
 
+def _usual_images(entries: list[Entry]) -> int:
+    """Returns the number of images that most clean accuracies are of; of several such numbers the smallest."""
+    counts = Counter(_clean(entry).images for entry in entries)
+    return min(counts, key=lambda images: (-counts[images], images))
+
+
 def _other_images(metric: Metric, images: int) -> str:
-    return "" if metric.images == images else f", {metric.images} images"
+    # Corrupted copies are many more than the images that they are of.
+    own = metric.data.count if metric.kind == "corruption" else metric.images
+    return "" if own == images else f", {own} images"
 
 
 def _cell(metric: Metric) -> str:
@@ -121,15 +131,18 @@ def _attack(metric: Metric) -> str:
 
 def _footnote(entries: list[Entry]) -> str:
     metrics = [metric for entry in entries for metric in entry.metrics]
+    corrupted = any(metric.name == CORRUPTIONS_MEAN for metric in metrics)
+    corruptions = (
+        " (`corruptions`: a normal one over images, whose copies are not independent)" if corrupted else ""
+    )
     papers = " In square brackets: what the entry's paper reports, in its own setting."
 
     def several(values) -> str:
         return ", ".join(str(value) for value in sorted(set(values)))
 
     return (
-        "Accuracy in %, with its 95 % Wilson interval; where the cell does not say otherwise, over "
-        f"{several(_clean(entry).images for entry in entries)} {several(each.data.split for each in metrics)} "
-        "images "
+        f"Accuracy in %, with its 95 % Wilson interval{corruptions}; where the cell does not say otherwise, over "
+        f"{_usual_images(entries)} {several(each.data.split for each in metrics)} images "
         f"(order {several(each.data.order for each in metrics)}, from image "
         f"{several(each.data.first_index for each in metrics)}); seed {several(each.seed for each in metrics)}; "
         f"code {several(each.environment.short_commit for each in metrics)}; "

@@ -168,6 +168,24 @@ def test_certified_and_corrupted_accuracy_have_columns(folder):
     assert "certified L2 0.5 | corruptions |" in table
     assert "sigma 0.1 |" in table
     assert "over 40 test images" in table
+    assert "Wilson interval (`corruptions`: a normal one over images" in table
+    fewer = more[-1].model_copy(update={"data": more[-1].data.model_copy(update={"count": 20})})
+    table = results_table([entry.model_copy(update={"metrics": [*entry.metrics, fewer]})])
+    assert "), 20 images |" in table  # whose copies are 3000
+
+
+def test_a_clean_accuracy_on_another_number_of_images_than_most_says_how_many(folder):
+    entry = Entry.load(folder)
+    clean, attack, noise = (
+        metric.model_copy(update={"correct": 40, "images": 80, "value": 0.5}) for metric in entry.metrics
+    )
+    larger = entry.model_copy(update={"name": "kap_cnn_digits.larger", "metrics": [clean, attack, noise]})
+    others = [entry.model_copy(update={"name": f"kap_cnn_digits.{name}"}) for name in ("one", "two")]
+    table = results_table([larger, *others])
+    rows = {row.split("](")[0].split("[")[-1]: row for row in table.splitlines() if row.startswith("| [")}
+    assert rows["kap_cnn_digits.larger"].count(", 80 images |") == 3
+    assert "images" not in rows["kap_cnn_digits.one"]
+    assert "where the cell does not say otherwise, over 40 test images" in table
 
 
 def test_a_number_on_fewer_images_says_how_many(folder):

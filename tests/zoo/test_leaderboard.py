@@ -1,10 +1,13 @@
 import json
+import re
 import shutil
+import tomllib
 
 import pytest
 
 from keras_robust import zoo
 from keras_robust.evaluation.metrics import Metric
+from keras_robust.training.recipe import EvaluationTable
 from keras_robust.zoo import leaderboard, results
 from keras_robust.zoo.entry import Entry
 
@@ -44,8 +47,10 @@ def variant(entry, name, clean, robust, parameters, flags=()):
 @pytest.fixture
 def entries(trained_entry):
     entry = Entry.load(trained_entry[0])
+    plain = variant(entry, "cnn_digits.plain", 950, 100, 3000)
+    twice = plain.metrics[0].model_copy(update={"correct": 1900, "images": 2000})
     return [
-        variant(entry, "cnn_digits.plain", 950, 100, 3000),
+        plain.model_copy(update={"metrics": [twice, *plain.metrics[1:]]}),
         variant(entry, "cnn_digits.robust", 850, 600, 2000, flags=["Square < APGD </script>"]),
         variant(entry, "cnn_digits.middle", 900, 300, 10_000),
         variant(entry, "cnn_mnist.other", 990, 50, 5000).model_copy(update={"dataset": "mnist"}),
@@ -91,6 +96,8 @@ def test_the_page_sorts_by_a_click_and_draws_every_entry(entries, browser, tmp_p
     points = [each.get_attribute("data-name") for each in page.query_selector_all("#plot circle")]
     assert sorted(points) == sorted(names())
     assert "60.0" in page.inner_text("tr[data-name='cnn_digits.robust']")
+    assert "of 2000" in page.inner_text("tr[data-name='cnn_digits.plain']")  # the clean images; attacked: 1000
+    assert "of 1000" not in page.inner_text("tbody")
     assert page.get_attribute("tr[data-name='cnn_digits.robust'] .flag", "title") == "Square < APGD </script>"
     page.select_option("#dataset", "mnist")
     assert names() == ["cnn_mnist.other"]
@@ -146,7 +153,9 @@ def test_model_info_has_the_fields_of_robustbench(entries, tmp_path):
     assert info["autoattack_acc"] == "60.00"
     assert info["additional_data"] is False
     assert info["link"] == "https://arxiv.org/abs/2210.00062"
-    assert "first 1000 test images" in info["footnote"]
+    assert info["footnote"].startswith("Measured on the first 1000 test images.")
+    other = zoo.model_info(entries[0], "L2", 0.5)["footnote"]
+    assert "autoattack_acc is of the first 1000 test images, clean_acc of the first 2000." in other
     expected = {"link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue"}
     expected |= {"architecture", "eps", "clean_acc", "reported", "autoattack_acc", "footnote"}
     assert info.keys() == expected
@@ -157,8 +166,14 @@ def test_model_info_has_the_fields_of_robustbench(entries, tmp_path):
 
 @pytest.mark.once
 def test_model_info_of_an_entry_without_autoattack_says_what_to_run(entries):
-    with pytest.raises(ValueError, match=r"measured: L2 0\.5\. Run `keras-robust evaluate cnn_digits\.plain"):
+    with pytest.raises(ValueError, match=r"measured: L2 0\.5\. Add .* to its recipe's \[evaluation\]") as caught:
         zoo.model_info(entries[0], "Linf", 8 / 255)
+    # What the message gives is a row of a recipe.
+    (row,) = re.findall(r"(\[\[evaluation\.attacks\]\]) with (.*?), then", str(caught.value))
+    table = EvaluationTable.model_validate(tomllib.loads("\n".join([row[0], *row[1].split(", ")]))["evaluation"])
+    assert (table.attacks[0].name, table.attacks[0].norm) == ("autoattack", "Linf")
+    assert table.attacks[0].epsilon == pytest.approx(8 / 255, abs=1e-8)
+    assert "`keras-robust evaluate cnn_digits.plain --only attacks --update-entry`" in str(caught.value)
 
 
 @pytest.mark.once
@@ -167,5 +182,5 @@ def test_model_info_writes_an_linf_radius_in_255ths(entries):
     metric = entry.metrics[1].model_copy(update={"norm": "Linf", "epsilon": 8 / 255})
     entry = entry.model_copy(update={"metrics": [entry.metrics[0], metric]})
     assert zoo.model_info(entry, "Linf", 8 / 255)["eps"] == "8/255"
-    with pytest.raises(ValueError, match=r"epsilon=4/255; measured: Linf 8/255.*--norm Linf --epsilon 4/255"):
+    with pytest.raises(ValueError, match=r"epsilon=4/255; measured: Linf 8/255.*epsilon = 0.01568627"):
         zoo.model_info(entry, "Linf", 4 / 255)
