@@ -354,6 +354,7 @@ def publish(
         typer.echo(f"Dry run: nothing was sent to {publication.repository}.")
     else:
         typer.echo(f"Published: {publication.address}. Commit entry.json and card.md, which now name it.")
+        typer.echo(f'Load it: zoo.load("{publication.address}", sha256="{publication.entry_sha256}")')
 
 
 def _refuse_another_recipe(source: Path, beside: Path) -> None:

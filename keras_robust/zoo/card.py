@@ -4,7 +4,7 @@ from pathlib import Path
 
 from keras_robust.evaluation.metrics import Metric, radius
 from keras_robust.files import write_atomically
-from keras_robust.zoo.entry import CARD, Entry
+from keras_robust.zoo.entry import CARD, ENTRY, Entry, sha256
 from keras_robust.zoo.registry import citation
 
 _LIMITS = (
@@ -35,7 +35,7 @@ def render_card(folder: str | Path) -> str:
         "where it needs to, and returns logits.",
         "## How to load",
         f'```python\nfrom keras_robust import zoo\n\nmodel = zoo.load("{entry.name}")\n```',
-        _from_hub(entry),
+        _from_hub(entry, Path(folder)),
         "## Threat model and numbers",
         _threats(entry),
         _numbers(entry.metrics),
@@ -50,14 +50,19 @@ def render_card(folder: str | Path) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _from_hub(entry: Entry) -> str:
+def _from_hub(entry: Entry, folder: Path) -> str:
     """Says how the published files load, the package's entry or not."""
-    if entry.weights.repository is None:
+    weights = entry.weights
+    if weights.repository is None:
         return ""
-    commit = entry.weights.revision or "<commit>"
+    # An entry that names no commit lies there to be published; a commit cannot name itself.
+    digest = weights.entry_sha256 if weights.revision else sha256(folder / ENTRY)
+    pinned = f', sha256="{digest}"' if digest else ""
+    which = "" if weights.revision else " `<commit>` is the newest of this repository's history."
+    vouches = f" The digest is that of `{ENTRY}`, which holds those of weights and probe." if digest else ""
     return (
         f"From the Hub, pinned to a commit, whether or not the installed package lists the entry: "
-        f'`zoo.load("hf://{entry.weights.repository}@{commit}", sha256="{entry.weights.sha256}")`. After '
+        f'`zoo.load("hf://{weights.repository}@{weights.revision or "<commit>"}"{pinned})`.{which}{vouches} After '
         "`import keras_robust`, `keras.saving.load_model` reads the downloaded folder too."
     )
 

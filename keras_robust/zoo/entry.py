@@ -49,6 +49,9 @@ class Weights(File):
 
     repository: str | None = Field(None, description="namespace/name on the Hub, once published.")
     revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="Commit on the Hub; never a branch.")
+    entry_sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of that commit's entry.json, which vouches for all."
+    )
 
 
 class Training(Record):

@@ -113,7 +113,8 @@ def fetch_entry(source: str, access: Access, *, sha256: str | None = None) -> Pa
     Args:
         source: 'hf://namespace/name@revision'. A cached commit costs no request, a tag or branch one.
         access: How the Hub is reached.
-        sha256: SHA-256 of the repository's `entry.json` or `model.weights.h5`, from a place that you trust.
+        sha256: SHA-256 of the repository's `entry.json`, from a place that you trust; or of `model.weights.h5`,
+            which leaves the rest, such as builder and probe, to the first download.
 
     Returns:
         Folder of `entry.json`, `model.weights.h5` and `probe.npz`, all checked.

@@ -22,11 +22,12 @@ _FAILURES: tuple[type[Exception], ...] = (OSError, TRANSPORT)
 
 @dataclass(frozen=True)
 class Publication:
-    """Where an entry is on the Hub; `revision` is None after a dry run."""
+    """Where an entry is on the Hub; `revision` is None after a dry run. The digest is that of its `entry.json`."""
 
     repository: str
     revision: str | None
     files: dict[str, int]
+    entry_sha256: str
 
     @property
     def address(self) -> str:
@@ -76,20 +77,31 @@ def publish(
     parse(f"{SCHEME}{repository}")
     files = stage(folder, repository)
     sizes = {path: len(content) for path, content in files.items()}
+    digest = hashlib.sha256(files[ENTRY]).hexdigest()
     if dry_run:
-        return Publication(repository, None, sizes)
+        return Publication(repository, None, sizes, digest)
     api = HfApi(endpoint=endpoint, token=token, library_name="keras_robust")
     known = entry.weights.revision if entry.weights.repository == repository else None
     try:
-        revision = _send(api, repository, files, known=known, private=private, title=f"Publish {entry.name}")
-        weights = entry.weights.model_copy(update={"repository": repository, "revision": revision})
-        entry.model_copy(update={"weights": weights}).save(folder)
-        write_card(folder)
+        api.create_repo(repository, private=private, exist_ok=True)
         if tag is not None:
-            api.create_tag(repository, tag=tag, revision=revision)
+            _refuse_known_tag(api, repository, tag)
+        revision = _send(api, repository, files, known=known, title=f"Publish {entry.name}")
     except _FAILURES as error:
         raise ValueError(f"'{SCHEME}{repository}': cannot publish '{entry.name}'. {_explain(error)}") from error
-    return Publication(repository, revision, sizes)
+    publication = Publication(repository, revision, sizes, digest)
+    where = {"repository": repository, "revision": revision, "entry_sha256": digest}
+    entry.model_copy(update={"weights": entry.weights.model_copy(update=where)}).save(folder)
+    write_card(folder)
+    if tag is not None:
+        try:
+            api.create_tag(repository, tag=tag, revision=revision)
+        except _FAILURES as error:
+            raise ValueError(
+                f"'{publication.address}' is published; only the tag {tag!r} failed. {_explain(error)} "
+                "To publish again with --tag adds the tag alone."
+            ) from error
+    return publication
 
 
 def stage(folder: str | Path, repository: str) -> dict[str, bytes]:
@@ -120,7 +132,7 @@ def stage(folder: str | Path, repository: str) -> dict[str, bytes]:
         )
     model = load(folder)
     # The commit is not known before it is made: the published entry names its repository only.
-    weights = entry.weights.model_copy(update={"repository": repository, "revision": None})
+    weights = entry.weights.model_copy(update={"repository": repository, "revision": None, "entry_sha256": None})
     published = entry.model_copy(update={"weights": weights})
     with tempfile.TemporaryDirectory() as temporary:
         keras.saving.save_model(model, Path(temporary) / "keras", zipped=False)
@@ -146,11 +158,16 @@ def _numbered(text: str) -> str:
     )
 
 
-def _send(
-    api: HfApi, repository: str, files: dict[str, bytes], *, known: str | None, private: bool, title: str
-) -> str:
+def _refuse_known_tag(api: HfApi, repository: str, tag: str) -> None:
+    if tag in {reference.name for reference in api.list_repo_refs(repository).tags}:
+        raise ValueError(
+            f"'{SCHEME}{repository}': the tag {tag!r} exists already. Choose a new one: published models never "
+            "change. Nothing was published."
+        )
+
+
+def _send(api: HfApi, repository: str, files: dict[str, bytes], *, known: str | None, title: str) -> str:
     """Sends the files as one commit on top of the known one and returns the new commit."""
-    api.create_repo(repository, private=private, exist_ok=True)
     head = str(api.model_info(repository).sha)
     there = _hashes(api, repository, head, files)
     wanted = {path: _hash(content, there.get(path)) for path, content in files.items()}

@@ -138,8 +138,9 @@ def load(
         source: Name of an entry; path of a folder: a `Path`, or text with a '/' in it; or
             'hf://namespace/name@revision', where a full commit is the revision to prefer.
         verify: Whether to check the logits of the probe. The SHA-256 is always checked.
-        sha256: For an address on the Hub: SHA-256 of its `entry.json` or `model.weights.h5`, from a place that you
-            trust. None trusts the first download of the address, and refuses if it changes later.
+        sha256: For an address on the Hub: SHA-256 of its `entry.json`, from a place that you trust; or of
+            `model.weights.h5`, which leaves the rest, such as builder and probe, to the first download. None
+            trusts the first download of the address, and refuses if it changes later.
         cache_dir: Folder of downloads; None for `keras_robust` in the Hub client's folder (`HF_HOME`).
         local_files_only: Whether to make no request.
         endpoint: Address of the Hub; None for the public one.

@@ -26,7 +26,8 @@ def test_publish_then_download_all_then_load_without_network(server, own_zoo, ca
     assert server.requests == []
     sent = run("publish", NAME, "--repository", REPOSITORY, "--tag", "v1")
     assert sent.exit_code == 0, sent.output
-    assert Entry.load(own_zoo).weights.revision in sent.output
+    weights = Entry.load(own_zoo).weights
+    assert f'zoo.load("hf://{REPOSITORY}@{weights.revision}", sha256="{weights.entry_sha256}")' in sent.output
     (own_zoo / "model.weights.h5").unlink()
     got = run("download", "--all", "--cache-dir", cache)
     assert got.exit_code == 0, got.output

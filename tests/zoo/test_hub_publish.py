@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 
@@ -150,8 +151,38 @@ def test_a_token_that_may_not_write_is_named(server, own_zoo, send):
 
 def test_a_tag_that_exists_is_refused(server, own_zoo, send):
     send(tag="v1")
-    with pytest.raises(ValueError, match="tag exists already"):
+    before = (own_zoo / "entry.json").read_text()
+    (own_zoo / "entry.json").write_text(before.replace('"limits": []', '"limits": ["Only for 8 x 8 pixels."]'))
+    with pytest.raises(ValueError, match=r"the tag 'v1' exists already.*Nothing was published"):
         send(tag="v1")
+    assert commits(server) == 2
+
+
+def test_a_tag_that_fails_leaves_the_publication_and_says_so(server, own_zoo, send, no_waiting):
+    server.faults = [Fault(500, method="POST", path="/tag/")]
+    with pytest.raises(ValueError, match="is published; only the tag 'v1' failed") as caught:
+        send(tag="v1")
+    revision = server.repos[REPOSITORY].branches["main"]
+    assert f"hf://{REPOSITORY}@{revision}" in str(caught.value)
+    assert Entry.load(own_zoo).weights.revision == revision
+    server.faults = []
+    assert send(tag="v1").revision == revision == server.repos[REPOSITORY].tags["v1"]
+
+
+def test_card_and_publication_give_the_digest_that_vouches_for_everything(server, own_zoo, send, load):
+    publication = send()
+    digest = hashlib.sha256(server.files(REPOSITORY)["entry.json"]).hexdigest()
+    assert publication.entry_sha256 == digest == Entry.load(own_zoo).weights.entry_sha256
+    assert f'zoo.load("{publication.address}", sha256="{digest}")' in (own_zoo / "card.md").read_text()
+    published = server.files(REPOSITORY)["README.md"].decode()
+    assert f'zoo.load("hf://{REPOSITORY}@<commit>", sha256="{digest}")' in published
+    assert "`<commit>` is" in published
+    load(publication.address, sha256=publication.entry_sha256)
+    # A publication of before, whose digest is not known, is pinned to its commit alone.
+    entry = Entry.load(own_zoo)
+    weights = entry.weights.model_copy(update={"entry_sha256": None})
+    entry.model_copy(update={"weights": weights}).save(own_zoo)
+    assert f'zoo.load("{publication.address}")' in zoo.render_card(own_zoo)
 
 
 def test_a_failed_upload_leaves_the_entry_as_it_was(server, own_zoo, send, no_waiting):
