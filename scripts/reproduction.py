@@ -7,7 +7,8 @@ Each folder is named after an entry and holds the metrics.json that `keras-robus
 the same attack or noise, seed and images. --stored is the folder of the entries as they were stored: zoo, or that
 of an older checkout where they have been measured anew since. Their weights must be those of the entries now.
 Entries that the output has already stay there, unless they are among the folders. The table stands beside it, as
-Markdown.
+Markdown. It says whether the entries still store these numbers: once an entry is measured anew, write it anew, by
+the command without folders.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from keras_robust.evaluation.compare import differs, read_results, repeated
 from keras_robust.evaluation.metrics import Metric
 from keras_robust.files import write_atomically
 from keras_robust.zoo.entry import WEIGHTS, Entry, sha256
-from keras_robust.zoo.registry import find
+from keras_robust.zoo.registry import find, list_entries
 
 
 def reproduction(folder: Path, stored: Path) -> dict[str, Any]:
@@ -71,14 +72,30 @@ def software(metrics: Iterable[Metric]) -> list[str]:
     )
 
 
+def status(found: dict[str, Any], entry: Entry) -> str:
+    """Says whether an entry still stores the numbers that were measured again, or which ones took their place."""
+    now = set(software(entry.metrics))
+    kept = {(metric.label, metric.value, metric.images) for metric in entry.metrics}
+    for numbers, name in (("stored", "current"), ("again", "superseded by again")):
+        same = all((each["name"], each[numbers], each["images"]) in kept for each in found["autoattack"])
+        if same and now.issuperset(found[f"{numbers}_with"]):
+            return name
+    return "superseded"
+
+
 def table(found: dict[str, Any]) -> str:
-    """Returns the reproductions as a Markdown table."""
+    """Returns the reproductions as a Markdown table, with what the entries of the zoo store now."""
     lines = [
         "# Stored numbers, measured again",
         "",
-        "| entry | numbers | equal | within 0.5 points | AutoAttack: stored, again | stored with | again with |",
-        "|---|---:|---:|---:|---|---|---|",
+        "Current: the entry of the zoo holds the stored numbers of this row; superseded: it holds others by now,",
+        "of other code or images; superseded by again: it holds those that were measured again.",
+        "",
+        "| entry | numbers | equal | within 0.5 points | AutoAttack: stored, again | stored with | again with "
+        "| stored numbers |",
+        "|---|---:|---:|---:|---|---|---|---|",
     ]
+    entries = {entry.name: entry for entry in list_entries()}
     for name, entry in found.items():
         attacks = "; ".join(
             f"{each['name'].removeprefix('AutoAttack ')}: {100 * each['stored']:.1f}, {100 * each['again']:.1f} % "
@@ -87,7 +104,8 @@ def table(found: dict[str, Any]) -> str:
         )
         lines.append(
             f"| {name} | {entry['numbers']} | {entry['equal']} | {entry['within_half_a_point']} | {attacks} "
-            f"| {'; '.join(entry['stored_with'])} | {'; '.join(entry['again_with'])} |"
+            f"| {'; '.join(entry['stored_with'])} | {'; '.join(entry['again_with'])} "
+            f"| {status(entry, entries[name])} |"
         )
     apart = [(name, each) for name, entry in found.items() for each in entry["apart"]]
     if apart:
@@ -97,12 +115,14 @@ def table(found: dict[str, Any]) -> str:
             f"of {each['images']} images"
             for name, each in apart
         ]
+    if missing := sorted(entries.keys() - found.keys()):
+        lines += ["", f"Not measured again: {', '.join(missing)}."]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path, help="folders that hold metrics.json, as reports/<entry>")
+    parser.add_argument("folders", nargs="*", type=Path, help="folders that hold metrics.json, as reports/<entry>")
     parser.add_argument("--stored", type=Path, default=Path("zoo"), help="folder of the entries as stored")
     parser.add_argument("--output", type=Path, default=Path("reproduction.json"))
     options = parser.parse_args()

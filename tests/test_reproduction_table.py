@@ -9,6 +9,7 @@ import pytest
 
 from keras_robust.evaluation.metrics import Metrics
 from keras_robust.zoo.entry import Entry
+from keras_robust.zoo.registry import list_entries
 
 pytestmark = pytest.mark.once
 
@@ -48,6 +49,25 @@ def test_equal_near_and_other_numbers_are_told_apart(script, again):
     assert f"{100 * attack['again']:.1f} % of 360 |" in table
 
 
+def test_the_table_says_whether_the_entry_still_stores_the_numbers(script, again):
+    found = script["reproduction"](again, ROOT / "zoo")
+    assert script["table"]({NAME: found}).count("| current |") == 1
+    stored, other = found["stored_with"], ["jax 0.0.0 on cpu, code 00000000"]
+    for changes, status in (
+        ({"stored_with": other}, "superseded by again"),
+        ({"stored_with": other, "again_with": other}, "superseded"),
+        ({"autoattack": [found["autoattack"][0] | {"images": 64}], "again_with": other}, "superseded"),
+        ({"again_with": other}, "current"),
+    ):
+        assert f"| {status} |" in script["table"]({NAME: found | changes}), stored
+
+
+def test_entries_that_were_not_measured_again_are_listed(script, again):
+    *_, last = script["table"]({NAME: script["reproduction"](again, ROOT / "zoo")}).splitlines()
+    listed = last.removeprefix("Not measured again: ").removesuffix(".").split(", ")
+    assert sorted([*listed, NAME]) == [entry.name for entry in list_entries()]
+
+
 def test_numbers_of_other_weights_are_refused(script, again, tmp_path):
     shutil.copytree(ROOT / "zoo" / NAME, tmp_path / "zoo" / NAME)
     path = tmp_path / "zoo" / NAME / "entry.json"
@@ -73,3 +93,15 @@ def test_a_folder_without_numbers_is_refused(script, tmp_path):
 def test_the_committed_table_is_that_of_its_file(script):
     found = json.loads((RESULTS / "reproduction.json").read_text(encoding="utf-8"))
     assert (RESULTS / "reproduction.md").read_text(encoding="utf-8") == script["table"](found)
+
+
+def test_readme_says_what_the_file_says_of_other_backends(script):
+    found = json.loads((RESULTS / "reproduction.json").read_text(encoding="utf-8")).values()
+    numbers, equal, near = (
+        f"{sum(each[key] for each in found):,}" for key in ("numbers", "equal", "within_half_a_point")
+    )
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert (
+        f"of {numbers} stored numbers that were measured again on another backend or device, {equal} came" in text
+    )
+    assert f"out equal and {near} within half a point" in text
