@@ -52,7 +52,7 @@ def large_networks() -> Iterator[tuple[str, str, Recipe]]:
         yield name, f"keras-robust train {folder}", load_recipe(folder)
     for method in ("vanilla", "ews"):
         recipe = ews.adversarial_network(ews.SETTINGS["paper"], "at", method, builder="preact_resnet18")
-        yield recipe.name, "python scripts/ews/table_4.py --setting paper --trainings at", recipe
+        yield recipe.name, f"python scripts/ews/table_4.py --setting paper --rows at_{method}", recipe
     for number in (5, 6):
         for row in weight_map.table(number, "paper"):
             command = f"python scripts/weight_map/tables.py {number} --setting paper --rows {row.name}"

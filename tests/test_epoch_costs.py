@@ -34,6 +34,21 @@ def test_every_network_in_a_shorter_training_is_listed_with_the_command_of_the_p
     assert lacking <= set(costs)
 
 
+def test_the_command_of_a_row_of_table_4_trains_that_network_alone(script, monkeypatch):
+    table_4 = runpy.run_path(str(ROOT / "scripts" / "ews" / "table_4.py"))
+    found = []
+    results = table_4["main"].__globals__
+    monkeypatch.setitem(results, "run_study", lambda rows, *_, **__: found.append(rows) or {})
+    monkeypatch.setitem(results, "write_results", lambda *_, **__: None)
+    commands = {name: command for name, command, _ in script["large_networks"]() if "table_4.py" in command}
+    assert len(commands) == 2
+    for name, command in commands.items():
+        table_4["main"](command.split("table_4.py ")[1].split())
+        assert [row.recipe.name for row in found.pop()] == [name]
+    with pytest.raises(SystemExit):
+        table_4["main"](["--rows", "at_ews", "at_esw"])
+
+
 def test_a_network_in_the_papers_length_leaves_the_list(script, tmp_path, monkeypatch):
     entry = Entry.load(ROOT / "zoo" / NAME)
     for epochs, listed in ((199, True), (200, False)):

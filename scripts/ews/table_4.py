@@ -2,6 +2,7 @@
 
     python scripts/ews/table_4.py                                            # ResNet-8, 15,000 images, 5 epochs
     python scripts/ews/table_4.py --setting paper --network wrn34_10         # 200 epochs
+    python scripts/ews/table_4.py --setting paper --rows at_ews              # one row alone
     python scripts/ews/table_4.py --setting paper --extra-data ti_500k.npz   # the rows with pseudo-labelled images
 
 --extra-data names an .npz in the folder of the data sets, with `pixels` (uint8) and `labels`; half of each batch
@@ -52,6 +53,7 @@ def main(arguments=None):
     parser = study_parser(__doc__, "reports/ews")
     parser.add_argument("--network", choices=tuple(NETWORKS), help="default: resnet8, or preact_resnet18 (paper)")
     parser.add_argument("--trainings", nargs="+", choices=("at", "trades"), default=["at", "trades"])
+    parser.add_argument("--rows", nargs="+", help="names of rows, such as at_ews; all by default")
     parser.add_argument("--extra-data", help="adds the rows with pseudo-labelled images of this file")
     options = parser.parse_args(arguments)
     setting, output = setting_of(options), options.output / options.setting
@@ -61,8 +63,12 @@ def main(arguments=None):
         trainings.append("trades_500k")
         with (data_folder(options.data_dir) / options.extra_data).open("rb") as file:
             extra_data = {"file": options.extra_data, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    made = rows(setting, output, network, trainings, extra_data)
+    known = [each.name for each in made]
+    if unknown := set(options.rows or known) - set(known):
+        parser.error(f"--rows must be among {', '.join(known)}; received {', '.join(sorted(unknown))}")
     results = run_study(
-        rows(setting, output, network, trainings, extra_data),
+        [each for each in made if each.name in (options.rows or known)],
         adversarial_measure(setting, data_dir=options.data_dir),
         title=f"Table 4, {network}, {options.setting} setting",
         setting=setting.question(autoattack_images=setting.attacked_images, norm="Linf", epsilon="8/255"),
