@@ -97,7 +97,8 @@ def table(results: dict[str, Any]) -> str:
 
 
 def heading(metric: Metric) -> str:
-    return f"{metric.label} ({metric.images})"
+    steps = (metric.attack or {}).get("steps")
+    return f"{metric.label}{f', {steps} steps' if steps else ''} ({metric.images})"
 
 
 def show(name: str, done: int, total: int, accuracy: float, detail: str) -> None:
