@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -72,6 +73,22 @@ def test_the_wheel_holds_every_entry_and_no_large_weights(wheel):
         assert (f"{inside}/{entry.weights.file}" in sizes) == (entry.weights.bytes <= LARGEST_WEIGHTS)
     assert {"keras_robust/zoo/leaderboard.html", "keras_robust_command.py"} <= sizes.keys()
     assert not [name for name in sizes if name.startswith(("tests/", "scripts/"))]
+
+
+@pytest.mark.slow
+@pytest.mark.once
+def test_the_sdist_holds_the_weights_of_the_wheel_alone(tmp_path):
+    pytest.importorskip("hatchling", reason="the sdist is built without network, by the hatchling that is here")
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", tmp_path]
+    subprocess.run(build, cwd=results.checkout(), check=True, timeout=300)
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for entry in zoo.list_entries():
+        inside = f"zoo/{entry.name}"
+        assert {f"{inside}/{name}" for name in ("entry.json", "recipe.toml", "card.md", "probe.npz")} <= names
+        assert (f"{inside}/{entry.weights.file}" in names) == (entry.weights.bytes <= LARGEST_WEIGHTS)
+    assert {"scripts/wheel_contents.py", "keras_robust_command.py", "README.md"} <= names
 
 
 @pytest.mark.slow
