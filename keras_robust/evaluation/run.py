@@ -21,7 +21,7 @@ from keras_robust.checks import (
     check_logits,
     check_positive_integer,
 )
-from keras_robust.digests import digest_of_layers, digest_of_weights
+from keras_robust.digests import digest, digest_of_layers, digest_of_weights
 from keras_robust.evaluation.describe import describe, short
 from keras_robust.evaluation.further import Certified, Corrupted
 from keras_robust.evaluation.metrics import DataFingerprint, Environment, Metric, Metrics
@@ -98,6 +98,11 @@ def evaluate(
         _check_kind(name, measurements)
     if data is None:
         data = DataFingerprint.of(x, y)
+    elif data.count != len(x):
+        raise ValueError(
+            f"`data` must describe the images in `x`. Expected: data.count={len(x)}. Received: "
+            f"data.count={data.count}. Leave it out, or describe these images: DataFingerprint.of(x, y)."
+        )
     job = _Job(model, x, y, int(seed), int(min(batch_size, len(x))), data, output, progress)
     for each in (*attacks, *further):
         if hasattr(each, "check"):  # what it refuses, it refuses now, not after hours of the others
@@ -157,14 +162,15 @@ class _Job:
         self.metrics: list[Metric] = []
         self.own_states: list[Path] = []
         self.under: dict[tuple, list[tuple[str, np.ndarray, dict]]] = {}
+        path = None if output is None else Path(f"{output}.partial")
         context = {
             "weights": digest_of_weights(model),
             "layers": digest_of_layers(model),
             "data": data.sha256,
+            "images": None if path is None else digest(x, y),  # of another form than what `data` may hold
             "seed": seed,
             **self.environment.model_dump(),
         }
-        path = None if output is None else Path(f"{output}.partial")
         self.state = State(path, context)
 
     def right(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from keras_robust.attacks import PGD, AutoAttack, Square
 from keras_robust.attacks.sanity import Flag
 from keras_robust.evaluation import (
     Corrupted,
+    DataFingerprint,
     Gaussian,
     Metrics,
     Uniform,
@@ -163,6 +164,22 @@ def test_the_state_of_other_layers_is_refused(model, images, tmp_path):
     other = keras.Sequential([keras.Input(SHAPE), keras.layers.Rescaling(0.9), model])
     with pytest.raises(ValueError, match="differs in layers"):
         evaluate(other, *images, attacks=[Push(0.1)], output=output)
+
+
+def test_the_state_of_other_images_under_the_same_name_is_refused(model, images, tmp_path):
+    x, y = images
+    options = {"data": DataFingerprint.of(x, y), "batch_size": 2, "output": tmp_path / "metrics.json"}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, x, y, attacks=[Push(0.1, die_after=1)], **options)
+    for other in ((1 - x, y), (x, 1 - y)):
+        with pytest.raises(ValueError, match="differs in images"):
+            evaluate(model, *other, attacks=[Push(0.1)], **options)
+
+
+def test_a_fingerprint_of_another_number_of_images_is_refused(model, images):
+    x, y = images
+    with pytest.raises(ValueError, match=r"data\.count=21.*Received: data\.count=9"):
+        evaluate(model, x, y, data=DataFingerprint.of(x[:9], y[:9]))
 
 
 def test_numbers_may_be_numpys(model, images, tmp_path):
