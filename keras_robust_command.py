@@ -2,16 +2,19 @@
 
 import os
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 
 
 def main() -> None:
     """Runs the command line; a backend that cannot be imported is one message and exit code 2."""
     try:
-        from keras_robust.cli import main as run
+        import_module("keras")
     except (ImportError, ValueError) as error:
         print(f"Error: {_explain(error)}", file=sys.stderr)
         sys.exit(2)
+    from keras_robust.cli import main as run
+
     run()
 
 

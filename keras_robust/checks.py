@@ -90,7 +90,7 @@ def check_labels(y: Any, count: int, num_classes: int | None = None, name: str =
 
 def check_classes(y: np.ndarray, num_classes: int | None = None) -> None:
     """Raises `ValueError` unless labels lie in `[0, num_classes)`, or from 0 where the number is not known."""
-    if y.min() < 0 or (num_classes is not None and y.max() >= num_classes):
+    if y.size and (y.min() < 0 or (num_classes is not None and y.max() >= num_classes)):
         upper = "classes - 1" if num_classes is None else num_classes - 1
         raise ValueError(
             f"Labels must lie in [0, {upper}]. Received: minimum {y.min()}, maximum {y.max()}. "

@@ -92,7 +92,7 @@ class Predictor:
             if not ops.is_tensor(found):
                 raise ValueError(
                     "The model must return one tensor, its logits, shape (batch, classes). "
-                    f"Received: a {type(found).__name__} of {len(found)} outputs. "
+                    f"Received: a {type(found).__name__} of {len(tree.flatten(found))} outputs. "
                     "Attack keras.Model(model.inputs, model.outputs[0]) or another one of them."
                 )
             outputs.append(found)

@@ -14,6 +14,7 @@ from keras_robust import cli
 from keras_robust.zoo import registry
 from keras_robust.zoo.card import card_is_current
 from keras_robust.zoo.entry import Entry
+from tests.hidden import HIDE
 
 RECIPE = """
 name = "cnn_digits.test"
@@ -78,23 +79,13 @@ def own_zoo(trained, tmp_path, monkeypatch):
     return folder
 
 
-WITHOUT = """
-import sys
-
-class Hidden:
-    def __init__(self, finder):
-        self.finder = finder
-
-    def find_spec(self, name, path=None, target=None):
-        return None if name.split(".")[0] in {absent!r} else self.finder.find_spec(name, path, target)
-
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-
-sys.meta_path[:] = [Hidden(finder) for finder in sys.meta_path]
+WITHOUT = (
+    HIDE
+    + """
 sys.argv = ["keras-robust", "--help"]
 {run}
 """
+)
 
 
 @pytest.mark.once

@@ -12,24 +12,15 @@ import pytest
 
 from keras_robust import zoo
 from keras_robust.zoo import registry, results
+from tests.hidden import HIDE
 
 LARGEST_WHEEL = 20_000_000
 LARGEST_WEIGHTS = 1_550_000
 
-USE = """
-import json, sys
-
-class OneBackendOnly:
-    def __init__(self, finder):
-        self.finder = finder
-
-    def find_spec(self, name, path=None, target=None):
-        return None if name.split(".")[0] in {absent!r} else self.finder.find_spec(name, path, target)
-
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-
-sys.meta_path[:] = [OneBackendOnly(finder) for finder in sys.meta_path]
+USE = (
+    HIDE
+    + """
+import json
 import keras
 import numpy as np
 import keras_robust
@@ -47,6 +38,7 @@ print(json.dumps({{
     "error": error,
 }}))
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,4 @@ def first_images(data: Any, count: int) -> Tensor | None:
     elif hasattr(data, "collate_fn") and hasattr(data.dataset, "__getitem__"):
         batch = data.collate_fn([data.dataset[0]])  # its iterator would draw a seed
     images = batch[0] if isinstance(batch, tuple | list) and batch else None
-    if images is None or not hasattr(images, "shape") or not hasattr(images, "dtype"):
-        return None
-    return images
+    return images if hasattr(images, "shape") and hasattr(images, "dtype") else None

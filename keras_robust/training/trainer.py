@@ -124,12 +124,16 @@ class RobustTrainer(backend.TrainStep, keras.Model):
                 check_images(images)
         y = args[0] if args else options.get("y")
         if self.objective is not None and is_array(y):
-            check_classes(ops.convert_to_numpy(y), getattr(self.model, "output_shape", (None,))[-1])
+            check_classes(ops.convert_to_numpy(y), self._classes())
         if hasattr(x, "follow_epochs"):
             callbacks = keras.tree.flatten(options.get("callbacks") or [])
             # Such batches are shuffled; those that are replayed must follow each other.
             options.update(callbacks=[*callbacks, x.follow_epochs()], shuffle=False)
         return super().fit(x, *args, **options)
+
+    def _classes(self) -> int | None:
+        shape = getattr(self.model, "output_shape", None)  # not known before the first call of some models
+        return shape[-1] if isinstance(shape, tuple) else None
 
     def _refuse_integers(self, x: Tensor) -> None:
         dtype = keras.backend.standardize_dtype(x.dtype)

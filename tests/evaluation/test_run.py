@@ -231,25 +231,18 @@ def test_bad_images_labels_and_attacks_are_refused_before_any_attack(model, imag
         ((x, y + 5), {}, "logits"),
         ((x, y), {"attacks": ["pgd"]}, "PGD"),
         ((x, y), {"batch_size": 0}, "batch_size"),
+        # What is no instance of a dataclass has no options to write down.
+        (
+            (x, y),
+            {"attacks": [PGD]},
+            r"`attacks` must hold .*PGD\(.*instances of a dataclass.*Received: <class.*PGD",
+        ),
+        ((x, y), {"attacks": [lambda *_, **__: x]}, r"`attacks` must hold .*Received: <function.*lambda"),
+        ((x, y), {"noise": [Gaussian]}, r"`noise` must hold .*Gaussian\(.*Received: <class"),
+        ((x, y), {"further": [Corrupted]}, r"`further` must hold .*Corrupted\(.*Received: <class"),
     ]:
         with pytest.raises(ValueError, match=message):
             evaluate(model, *arguments, **{"attacks": [Push(0.1)], **options})
-    assert not Push.calls
-
-
-@pytest.mark.once
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"attacks": [PGD]}, r"`attacks` must hold .*PGD\(.*instances of a dataclass.*Received: <class.*PGD"),
-        ({"attacks": [lambda model, x, y, **options: x]}, r"`attacks` must hold .*Received: <function.*lambda"),
-        ({"noise": [Gaussian]}, r"`noise` must hold .*Gaussian\(.*Received: <class"),
-        ({"further": [Corrupted]}, r"`further` must hold .*Corrupted\(.*Received: <class"),
-    ],
-)
-def test_what_has_no_options_to_write_down_is_refused_before_any_attack(model, images, wrong, message):
-    with pytest.raises(ValueError, match=message):
-        evaluate(model, *images, **{"attacks": [Push(0.1)], **wrong})
     assert not Push.calls
 
 

@@ -349,3 +349,9 @@ def test_what_is_not_a_model_or_not_callable_is_refused():
         RobustTrainer(make_model(), perturbations=[0.1])
     with pytest.raises(ValueError, match="`sigma`"):
         GaussianNoiseInput(-0.1)
+
+
+def test_a_model_whose_classes_are_not_known_yet_trains():
+    x, y = make_data()
+    model = keras.Sequential([layers.Flatten(), layers.Dense(3)])
+    assert np.isfinite(fit(compiled(RobustTrainer(model, objective=CrossEntropy())), x, y)["loss"])
