@@ -12,7 +12,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_robust.checks import Tensor, check_images, check_labels, check_logits, check_positive_integer
+from keras_robust.checks import (
+    Tensor,
+    check_finite,
+    check_images,
+    check_labels,
+    check_logits,
+    check_positive_integer,
+)
 from keras_robust.prediction import Predictor as Predictor
 from keras_robust.prediction import image_rng as image_rng
 from keras_robust.prediction import padded_batches as padded_batches
@@ -71,7 +78,8 @@ class Attack(abc.ABC):
         from predictions.
 
     Raises:
-        ValueError: If an argument has the wrong shape, type or range, or the model does not return logits.
+        ValueError: If an argument has the wrong shape, type or range, or the model does not return logits, or
+            returns NaN or infinity on an image found.
     """
 
     minimal = False
@@ -201,7 +209,9 @@ def attack_stage(
         )
         found = ops.convert_to_numpy(found)
         # In full float32: a row that is called broken gets no further restart.
-        predicted = predictor.predict(found, len(batch)).argmax(-1)
+        logits = predictor.predict(found, len(batch))
+        check_finite(logits)  # NaN would count as class 0
+        predicted = logits.argmax(-1)
         keep = slice(0, len(part))
         yield (
             part,

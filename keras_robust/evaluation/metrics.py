@@ -65,6 +65,14 @@ class DataFingerprint(Record):
             sha256=digest.hexdigest(),
         )
 
+    def check(self, images: int) -> None:
+        """Raises `ValueError` where this describes another number of images."""
+        if self.count != images:
+            raise ValueError(
+                f"`data` must describe the images in `x`. Expected: data.count={images}. Received: "
+                f"data.count={self.count}. Describe these images: DataFingerprint.of(x, y)."
+            )
+
     @classmethod
     def of_test(cls, dataset: str, facts: Mapping[str, Any]) -> "DataFingerprint":
         """Describes test images of a data set from the `facts` that `Split.fingerprint` gives."""

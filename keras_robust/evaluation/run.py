@@ -98,11 +98,7 @@ def evaluate(
         _check_kind(name, measurements)
     if data is None:
         data = DataFingerprint.of(x, y)
-    elif data.count != len(x):
-        raise ValueError(
-            f"`data` must describe the images in `x`. Expected: data.count={len(x)}. Received: "
-            f"data.count={data.count}. Leave it out, or describe these images: DataFingerprint.of(x, y)."
-        )
+    data.check(len(x))
     job = _Job(model, x, y, int(seed), int(min(batch_size, len(x))), data, output, progress)
     for each in (*attacks, *further):
         if hasattr(each, "check"):  # what it refuses, it refuses now, not after hours of the others

@@ -11,8 +11,8 @@ import numpy as np
 
 from keras_robust.attacks.base import Attack
 from keras_robust.attacks.transfer import measure_transfer
-from keras_robust.checks import Tensor, check_positive_integer
-from keras_robust.digests import digest_of_model
+from keras_robust.checks import Tensor, check_images, check_labels, check_positive_integer
+from keras_robust.digests import digest, digest_of_model
 from keras_robust.evaluation.describe import describe
 from keras_robust.evaluation.metrics import DataFingerprint, Environment
 from keras_robust.files import write_atomically
@@ -45,15 +45,22 @@ def transfer_table(
     Returns:
         `accuracy[source][target]` as fractions of all images, `clean[name]`, and what it takes to repeat them.
 
+    Raises:
+        ValueError: If an argument has the wrong shape, type or range, `data` describes another number of images,
+            or a model does not return finite logits.
+
     Reference:
         The protocol of Table A3 of the kernel average pooling paper, https://arxiv.org/abs/2210.00062
     """
+    x = check_images(x)
+    y = check_labels(y, len(x))
     check_positive_integer("seed", seed, minimum=0)
+    data.check(len(x))
     seed = int(seed)  # NumPy's go into no JSON
     clean: dict[str, float] = {}
     accuracy: dict[str, dict[str, float]] = {}
     for source, model in models.items():
-        key = [source, describe(attack), seed, data.sha256, digest_of_model(model)]
+        key = [source, describe(attack), seed, digest(x, y), digest_of_model(model)]
         path = (
             None if state is None else Path(state) / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.npy"
         )

@@ -117,7 +117,9 @@ def subnet(model: keras.Model, masks: Mapping[str, Tensor]) -> Iterator[keras.Mo
     """Cuts a model down to a subnet for a `with` block.
 
     Masks are tensors and may be traced: inside a compiled step a new subnet needs no new compilation. Outside of
-    one, `predict` and attacks compile again in each such block; for many subnets use `SubnetModel`.
+    one, `predict`, `evaluate` and attacks compile again in each such block; for many subnets use `SubnetModel`.
+    A plain Keras model goes on with the training step it has: `compile` it in the block before `fit`, and after
+    it, or train with `RobustTrainer`, which needs neither.
 
     Args:
         model: Model with gates.

@@ -171,3 +171,17 @@ def test_a_model_of_logits_that_are_not_finite_is_refused(row):
     model.layers[-1].bias.assign(np.full(5, np.nan, "float32"))
     with pytest.raises(ValueError, match="must return finite logits"):
         row.make(row.norms[0], 0.02)(model, x, y)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_model_of_logits_that_are_not_finite_beyond_the_first_batch_is_refused(row):
+    inputs = keras.Input((6, 6, 3))
+    pixels = keras.layers.Flatten()(inputs)
+    # NaN where the darkest pixel is below one half.
+    outputs = keras.layers.Dense(5)(pixels) - keras.ops.log(keras.ops.min(pixels, -1, keepdims=True) - 0.5)
+    model = keras.Model(inputs, outputs)
+    x = np.random.default_rng(0).uniform(0.7, 0.9, (4, 6, 6, 3)).astype("float32")
+    x[2:] = 0.4
+    y = np.append(model.predict(x[:2], verbose=0).argmax(axis=1), [1, 1])  # argmax of NaN is 0
+    with pytest.raises(ValueError, match="finite logits"):
+        row.make(row.norms[0], 0.02)(model, x, y, batch_size=2)

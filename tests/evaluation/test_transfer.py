@@ -41,6 +41,16 @@ def test_images_crafted_before_a_kill_are_not_crafted_again(models, tmp_path, mo
     assert transfer_table(models, ATTACK, x, y, **rest) == whole
 
 
+def test_the_fingerprint_is_held_against_the_images(models, tmp_path):
+    x, y = contract_data(models["first"])
+    with pytest.raises(ValueError, match=rf"Expected: data\.count={len(x)}\. Received: data\.count=2\."):
+        transfer_table(models, ATTACK, x, y, data=DataFingerprint.of(x[:2], y[:2]))
+    data = DataFingerprint.of(x, y)
+    transfer_table(models, ATTACK, x, y, data=data, state=tmp_path)
+    other = transfer_table(models, ATTACK, x[::-1], y[::-1], data=data, state=tmp_path)
+    assert other["accuracy"] == transfer_table(models, ATTACK, x[::-1], y[::-1], data=data)["accuracy"]
+
+
 def test_the_seed_may_be_numpys(models, tmp_path):
     x, y = contract_data(models["first"])
     options = {"data": DataFingerprint.of(x, y), "state": tmp_path / "state"}
