@@ -1,4 +1,4 @@
-"""Early stopping as adversarial training means it: keep the weights that were most robust on held-out images."""
+"""Early stopping as adversarial training means it: keep the weights that were best on held-out images."""
 
 import weakref
 from collections.abc import Callable, Mapping
@@ -19,11 +19,11 @@ class RobustEarlyStopping(keras.callbacks.Callback):
     Training goes on to its last epoch, as in the paper: robust accuracy peaks after a fall of the learning rate
     and declines while the training loss still falls. The figure joins the logs as `val_robust_accuracy`; an image
     counts where the clean and the attacked image are both classified correctly. Use images that are neither
-    trained on nor tested on. Another `fit` of the same model goes on from the best so far; with another model it
-    begins anew.
+    trained on nor tested on. Without an attack clean accuracy decides, `val_clean_accuracy` in the logs. Another
+    `fit` of the same model goes on from the best so far; with another model it begins anew.
 
     Args:
-        attack: Attack of `keras_robust.attacks`, such as `PGD(epsilon=8 / 255, steps=20)`.
+        attack: Attack of `keras_robust.attacks`, such as `PGD(epsilon=8 / 255, steps=20)`; None for no attack.
         x: Held-out images, shape `(images, height, width, channels)`, in [0, 1].
         y: Integer labels, shape `(images,)`.
         batch_size: Images a pass.
@@ -36,7 +36,7 @@ class RobustEarlyStopping(keras.callbacks.Callback):
         Rice et al., 2020, https://arxiv.org/abs/2002.11569 (section 3.3)
     """
 
-    def __init__(self, attack: Attack, x: Tensor, y: Tensor, *, batch_size: int = 250, seed: int = 0):
+    def __init__(self, attack: Attack | None, x: Tensor, y: Tensor, *, batch_size: int = 250, seed: int = 0):
         super().__init__()
         check_positive_integer("batch_size", batch_size)
         self.attack = attack
@@ -60,9 +60,9 @@ class RobustEarlyStopping(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Measures, and keeps the weights where they are the best so far."""
         model = _trained_model(self.model)  # on JAX, reading it brings the variables up to date
-        accuracy = self._robust_accuracy(model)
+        accuracy = self._accuracy(model)
         if logs is not None:
-            logs["val_robust_accuracy"] = accuracy
+            logs["val_clean_accuracy" if self.attack is None else "val_robust_accuracy"] = accuracy
         if accuracy > self.best_accuracy:
             self.best_accuracy, self.best_epoch = accuracy, epoch + 1
             # Copies: on PyTorch the arrays share memory with the weights.
@@ -92,11 +92,13 @@ class RobustEarlyStopping(keras.callbacks.Callback):
         self.best_epoch = int(state["best_epoch"])
         self.best_weights = [state[name] for name in sorted(state) if name.startswith("weight_")]
 
-    def _robust_accuracy(self, model):
+    def _accuracy(self, model):
         predictor = Predictor.of(model)
-        x_adv = self.attack(model, self.x, self.y, seed=self.seed, batch_size=self.batch_size)
-        right = [predictor.predict(each, self.batch_size).argmax(-1) == self.y for each in (self.x, x_adv)]
-        return float(np.mean(right[0] & right[1]))
+        images = [self.x]
+        if self.attack is not None:
+            images.append(self.attack(model, self.x, self.y, seed=self.seed, batch_size=self.batch_size))
+        right = [predictor.predict(each, self.batch_size).argmax(-1) == self.y for each in images]
+        return float(np.mean(np.all(right, axis=0)))
 
 
 def _trained_model(trainer: keras.Model) -> keras.Model:

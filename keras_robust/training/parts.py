@@ -136,7 +136,8 @@ def make_early_stopping(recipe: Recipe, x: Tensor, y: Tensor) -> RobustEarlyStop
     table = recipe.early_stopping
     if table is None:
         return None
-    return RobustEarlyStopping(PGD(**table.model_dump(exclude={"type"})), x, y, seed=recipe.seed)
+    attack = None if table.type == "accuracy" else PGD(**table.model_dump(exclude={"type"}))
+    return RobustEarlyStopping(attack, x, y, seed=recipe.seed)
 
 
 def read_extra_data(table: ExtraDataTable, folder: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:

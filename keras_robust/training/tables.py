@@ -257,13 +257,23 @@ class ExtraDataTable(Table):
 
 
 class EarlyStoppingTable(Table):
-    """Keeps the epoch that is most robust under PGD on the validation images."""
+    """Keeps the epoch that is most robust under PGD on the validation images, or best on clean ones."""
 
-    type: Literal["robust_accuracy"]
-    epsilon: float = Field(gt=0.0)
+    type: Literal["robust_accuracy", "accuracy"]
+    epsilon: float | None = Field(default=None, gt=0.0)
     norm: Norm = "Linf"
     step_size: float | None = Field(default=None, gt=0.0)
     steps: int = Field(default=20, ge=1)
+
+    @model_validator(mode="after")
+    def _options_of_pgd_belong_to_robust_accuracy(self):
+        if self.type == "robust_accuracy" and self.epsilon is None:
+            raise ValueError("`epsilon` must be given for the type 'robust_accuracy'")
+        given = sorted(self.model_fields_set - {"type"})
+        if self.type == "accuracy" and given:
+            names = ", ".join(given)
+            raise ValueError(f"the type 'accuracy' attacks nothing and takes no options. Received: {names}")
+        return self
 
 
 class WeakSubnetsTable(Table):

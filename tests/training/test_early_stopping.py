@@ -7,7 +7,7 @@ from keras_robust.attacks import PGD
 from keras_robust.training import Adversarial, RobustEarlyStopping, RobustTrainer
 from tests.training import nets
 
-ATTACK = PGD(epsilon=0.1, steps=5, random_start=False)
+ATTACK = PGD(epsilon=0.3, steps=5, random_start=False)
 
 
 def make():
@@ -19,7 +19,7 @@ def make():
 
 def robust_accuracy(weights, x, y):
     """Accuracy of a linear model under its closed-form worst case."""
-    worst = nets.worst_linear(weights, x, y, 0.1)
+    worst = nets.worst_linear(weights, x, y, ATTACK.epsilon)
     return np.mean((worst @ weights[0] + weights[1]).argmax(-1) == y)
 
 
@@ -38,6 +38,17 @@ def run_epochs(model, callback, epochs):
         model.set_weights(candidates[epoch])
         callback.on_epoch_end(epoch, {})
     return candidates
+
+
+def test_without_an_attack_the_figure_is_the_clean_accuracy():
+    model, x, y, _ = make()
+    kernel, bias = model.get_weights()
+    y = (x @ kernel + bias).argmax(-1)
+    y[:2] = 1 - y[:2]
+    callback = RobustEarlyStopping(None, x, y)
+    callback.set_model(nets.compiled(RobustTrainer(model)))
+    callback.on_epoch_end(0, logs := {})
+    assert logs == {"val_clean_accuracy": pytest.approx(1 - 2 / len(y))}
 
 
 def test_the_most_robust_weights_come_back_at_the_end():

@@ -112,6 +112,7 @@ def test_early_stopping_attacks_the_images_that_it_is_given():
     table = {"type": "robust_accuracy", "epsilon": 0.1}
     part = parts.make_early_stopping(recipe(early_stopping=table), x, y)
     assert (part.attack.epsilon, part.attack.steps, part.attack.norm) == (0.1, 20, "Linf")
+    assert parts.make_early_stopping(recipe(early_stopping={"type": "accuracy"}), x, y).attack is None
 
 
 def extra_file(folder, **arrays):

@@ -120,6 +120,8 @@ def test_the_parts_of_adversarial_training_are_accepted_with_the_defaults_of_the
             {"early_stopping": {"type": "robust_accuracy", "epsilon": 0.1}},
             r"`dataset\.validation_fraction`",
         ),
+        ({"early_stopping": {"type": "robust_accuracy"}}, r"`epsilon` must be given for the type 'robust"),
+        ({"early_stopping": {"type": "accuracy", "steps": 5}}, r"takes no options\. Received: steps"),
         ({"perturbations": [ADVERSARIAL], "objective": TRADES}, r"one place, not in 'trades' and 'adversarial'"),
         ({"extra_data": {"file": "x.npz", "sha256": "12"}}, r"`extra_data\.sha256`"),
     ],
