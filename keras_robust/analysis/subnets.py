@@ -143,7 +143,8 @@ def block_vulnerability(
     x = check_images(x)
     y = check_labels(y, len(x))
     gates = subnet_gates(model).values()
-    strides = {layer.name: max(layer.strides) for layer in model._flatten_layers() if hasattr(layer, "strides")}
+    # Of kernel pooling and weight maps strides are one number.
+    strides = {layer.name: np.max(layer.strides) for layer in model._flatten_layers() if hasattr(layer, "strides")}
     cut = SubnetModel(model)
     rows = []
     for number, block in enumerate(dict.fromkeys(gate.block for gate in gates)):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from keras_robust import models
 from keras_robust.analysis import (
     BlockVulnerability,
     block_vulnerability,
@@ -45,6 +46,13 @@ def test_a_block_matters_by_what_it_alone_loses():
     first, second = block_vulnerability(told_by_channels(), *one_of_each(), subnets=5)
     assert (first.block, first.error, first.deviation, first.downsamples) == ("block1", 0.0, 0.0, False)
     assert (second.block, second.error, second.deviation) == ("block2", 0.5, 0.0)
+
+
+@pytest.mark.parametrize("pooling", [None, "kap"])
+def test_blocks_that_stride_downsample_whether_kernels_are_averaged_or_not(pooling):
+    model = models.build("resnet8", 2, (4, 4, 3), planes=(4, 4, 4), pooling=pooling, seed=0)
+    found = block_vulnerability(model, np.zeros((2, 4, 4, 3), "float32"), np.array([0, 1]), subnets=1)
+    assert [row.downsamples for row in found] == [False, True, True]
 
 
 def test_every_subnet_that_keeps_half_of_the_channels_tells_half_of_the_classes():
