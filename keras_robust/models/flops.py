@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 from keras import layers
 
 from keras_robust.layers import WeightMap
-from keras_robust.models.rebuild import layers_of
+from keras_robust.models.rebuild import Graph, as_functional
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,26 +61,36 @@ def flops(model: keras.Model) -> Flops:
         Amer and Maul, 2019, https://arxiv.org/abs/1905.00568 (table 4)
     """
     counts = dict.fromkeys((field.name for field in dataclasses.fields(Flops)), 0)
-    for layer, graph in layers_of(model):
+    for layer, inputs, outputs in _calls(model):
         if not isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense | WeightMap):
             continue
-        for inputs, outputs in graph.shapes(layer):
-            if None in (*inputs[1:], *outputs[1:]):
-                raise ValueError(
-                    f"Counting needs a known image size. Received: layer '{layer.name}' with inputs of shape "
-                    f"{inputs}. Build the model with the height and width of its images."
-                )
-            if isinstance(layer, layers.Dense):
-                counts["dense_layers"] += 2 * inputs[-1] * math.prod(outputs[1:])
-            elif isinstance(layer, layers.DepthwiseConv2D):
-                counts["convolutions"] += 2 * math.prod(layer.kernel_size) * math.prod(outputs[1:])
-            elif isinstance(layer, layers.Conv2D):
-                channels = inputs[1 if layer.data_format == "channels_first" else -1] // layer.groups
-                counts["convolutions"] += 2 * math.prod(layer.kernel_size) * channels * math.prod(outputs[1:])
-            else:
-                counts["weight_maps"] += _paper(layer, outputs)
-                counts["weight_maps_factored"] += _factored(layer, outputs)
+        if None in (*inputs[1:], *outputs[1:]):
+            raise ValueError(
+                f"Counting needs a known image size. Received: layer '{layer.name}' with inputs of shape "
+                f"{inputs}. Build the model with the height and width of its images."
+            )
+        if isinstance(layer, layers.Dense):
+            counts["dense_layers"] += 2 * inputs[-1] * math.prod(outputs[1:])
+        elif isinstance(layer, layers.DepthwiseConv2D):
+            counts["convolutions"] += 2 * math.prod(layer.kernel_size) * math.prod(outputs[1:])
+        elif isinstance(layer, layers.Conv2D):
+            channels = inputs[1 if layer.data_format == "channels_first" else -1] // layer.groups
+            counts["convolutions"] += 2 * math.prod(layer.kernel_size) * channels * math.prod(outputs[1:])
+        else:
+            counts["weight_maps"] += _paper(layer, outputs)
+            counts["weight_maps_factored"] += _factored(layer, outputs)
     return Flops(**counts)
+
+
+def _calls(model: keras.Model) -> Iterator[tuple[Any, tuple, tuple]]:
+    """Yields a layer and the shapes of its first input and output for each time that it runs; nested ones too."""
+    graph = Graph(as_functional(model))
+    for operation in graph.model.operations:
+        for inputs, outputs in graph.shapes(operation):
+            if isinstance(operation, keras.Model):
+                yield from _calls(operation)
+            else:
+                yield operation, inputs, outputs
 
 
 def _paper(layer: WeightMap, outputs: tuple) -> int:

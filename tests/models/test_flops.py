@@ -59,6 +59,14 @@ def test_convolutions_and_dense_layers_count_two_operations_a_product():
     assert count.weight_maps == count.weight_maps_factored == 0
 
 
+def test_a_nested_model_counts_each_time_that_it_is_called():
+    part = keras.Sequential([keras.Input((8, 8, 4)), layers.Conv2D(4, 3, padding="same")])
+    inner = keras.Input((8, 8, 4))
+    inner = keras.Model(inner, part(part(inner)))
+    inputs = keras.Input((8, 8, 4))
+    assert models.flops(keras.Model(inputs, inner(inner(inputs)))).convolutions == 4 * (2 * 64 * 9 * 4 * 4)
+
+
 def test_unknown_image_size_is_an_error():
     inputs = keras.Input((None, 8, 3))
     with pytest.raises(ValueError, match=r"known image size.*layer 'conv'"):
