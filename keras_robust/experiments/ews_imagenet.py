@@ -39,7 +39,7 @@ def measure_imagenet(
     """Measures a model on ImageNet-C, ImageNet-P or both, relative to AlexNet.
 
     Each corruption and perturbation is kept in `folder` when it is finished, and not measured again; a folder of
-    other weights is refused.
+    other weights, or of pictures cut to another `size`, is refused.
 
     Args:
         model: A model from pixels in [0, 1] to logits, its `.keras` file, a zoo entry or the folder of a training.
@@ -54,7 +54,8 @@ def measure_imagenet(
         the flip rate of each perturbation over AlexNet's; 1 is AlexNet.
 
     Raises:
-        ValueError: If a folder or the model is absent or of another layout, or `folder` is of other weights.
+        ValueError: If a folder or the model is absent or of another layout, or `folder` is of other weights or
+            another size.
     """
     model = _load(model) if isinstance(model, str) else model
     predictor, identity = Predictor.of(model), digest_of_model(model)
@@ -65,7 +66,8 @@ def measure_imagenet(
             return [_error(predictor, c, name, severity, size, batch_size) for severity in SEVERITIES]
 
         each = {
-            name: _kept(folder / "imagenet_c" / f"{name}.json", identity, errors, name) for name in CORRUPTIONS
+            name: _kept(folder / "imagenet_c" / f"{name}.json", identity, errors, name, size)
+            for name in CORRUPTIONS
         }
         ratios = {name: float(np.mean(each[name])) / ALEXNET_ERRORS[name] for name in CORRUPTIONS}
         found["ImageNet-C"] = {"mCE": alexnet_mean_corruption_error(each), **ratios}
@@ -130,14 +132,16 @@ def _error(predictor: Predictor, folder: Path, name: str, severity: int, size: i
     return wrong / total
 
 
-def _kept(path: Path, identity: str, measure: Callable[[str], Any], name: str) -> Any:
-    """What was measured of one part, from its file where that is there."""
+def _kept(path: Path, identity: str, measure: Callable[[str], Any], name: str, size: int | None = None) -> Any:
+    """What was measured of one part, from its file where that is there; `size` is that of cut pictures."""
+    asked = {"model": identity} if size is None else {"model": identity, "size": size}
     if not path.is_file():
-        write_atomically(path, json.dumps({"model": identity, "measured": measure(name)}) + "\n")
+        write_atomically(path, json.dumps({**asked, "measured": measure(name)}) + "\n")
     kept = json.loads(path.read_text(encoding="utf-8"))
-    if kept.get("model") != identity:
-        raise ValueError(
-            f"{path} must come from the model that is measured: digest {identity[:12]}. "
-            f"Received: {str(kept.get('model'))[:12]}. Give another output folder."
-        )
+    for key, value in asked.items():
+        if kept.get(key) != value:
+            raise ValueError(
+                f"{path} must be of what is measured: {key} {str(value)[:12]}. "
+                f"Received: {key} {str(kept.get(key))[:12]}. Give another output folder."
+            )
     return kept["measured"]

@@ -34,6 +34,8 @@ def test_a_model_of_known_error_gets_the_closed_form(tmp_path, capsys):
     assert measure_imagenet(model, tmp_path / "out", c=tmp_path / "c", size=8) == found
     with pytest.raises(ValueError, match="Give another output folder"):
         measure_imagenet(answers_the_first_class("ones"), tmp_path / "out", c=tmp_path / "c", size=8)
+    with pytest.raises(ValueError, match=r"size 4.*Received: size 8.*Give another output folder"):
+        measure_imagenet(model, tmp_path / "out", c=tmp_path / "c", size=4)
     print_imagenet("deepaugment.ews", found)
     assert "the printed mCE is 58.7" in " ".join(capsys.readouterr().out.split())
 
