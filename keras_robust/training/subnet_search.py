@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_robust.checks import Tensor
 from keras_robust.layers import SubnetSpace
+from keras_robust.layers.averaging import average
 
 Masks = dict[str, Tensor]
 Accuracy = Callable[[Masks], Tensor]
@@ -67,8 +68,9 @@ class RandomSearch(SubnetSearch):
 class L1Search(SubnetSearch):
     """Takes the channels and paths whose weights have the lowest L1 norm at the time.
 
-    The norm of a channel is that of the kernel that computes it; the norm of a path is that of all its kernels, 0
-    for an identity skip. Channels are compared inside their layer, paths inside their block.
+    The norm of a channel is that of the kernel that computes it, the average where kernels are averaged; the norm
+    of a path is that of all its kernels, 0 for an identity skip. Channels are compared inside their layer, paths
+    inside their block.
 
     Args:
         space: Subnets to choose from.
@@ -111,7 +113,7 @@ class L1Search(SubnetSearch):
 
 def _channel_norms(layer: keras.layers.Layer) -> Tensor:
     """L1 norm of the kernel of each output channel of a dense layer or a convolution, shape `(channels,)`."""
-    sizes = ops.abs(ops.stop_gradient(layer.kernel.value))
+    sizes = ops.abs(average(getattr(layer, "averaging", None), ops.stop_gradient(layer.kernel.value)))
     if isinstance(layer, keras.layers.DepthwiseConv2D):
         # Kernel (height, width, channels, multiplier): the outputs of one input channel lie side by side.
         return ops.reshape(ops.sum(sizes, axis=(0, 1)), (-1,))

@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 from scipy.stats import binomtest
 
-from keras_robust.layers import subnet
+from keras_robust.layers import KAP, Conv2D, SubnetGate, SubnetSpace, subnet
 from keras_robust.training import SGD, ControllerSearch, L1Search, RandomSearch, RobustTrainer, WeakSubnets
 from keras_robust.training.checkpoint import load_state, save_state
 from keras_robust.training.subnet_controller import score_of_draw
@@ -74,6 +74,17 @@ def test_the_controller_finds_the_planted_subnet_more_often_than_chance():
     fit(trainer_of(model, controller), 150)
     assert p_value(found(controller)) < SIGNIFICANT
     assert p_value(found(RandomSearch(space))) > SIGNIFICANT
+
+
+def test_l1_norms_are_those_of_averaged_kernels_where_kernels_are_averaged():
+    inputs = keras.Input((1, 1, 1))
+    x = Conv2D(4, 1, use_bias=False, averaging=KAP(2, dims=1), name="conv")(inputs)
+    x = SubnetGate("block", 0, layer="conv", name="gate")(x)
+    model = keras.Model(inputs, x)
+    # Averages of neighbours: 0, -3.5, 0, 4; without them the first two would be the lowest.
+    model.get_layer("conv").set_weights([np.array([3.0, -3.0, -4.0, 4.0]).reshape(1, 1, 1, 4)])
+    masks = L1Search(SubnetSpace(model, rho=0.5)).propose(keras.random.SeedGenerator(0))
+    np.testing.assert_array_equal(numpy(masks["gate"]), [1, 0, 1, 0])
 
 
 def test_l1_norms_find_the_planted_subnet_only_where_small_weights_mean_weak():
