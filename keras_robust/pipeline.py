@@ -88,7 +88,7 @@ def train(
         perturbations=perturbations,
         objective=objective,
         terms=parts.make_terms(recipe, trained),
-        weight_perturbation=parts.make_weight_perturbation(recipe, steps[0]),
+        weight_perturbation=parts.make_weight_perturbation(recipe, steps),
         seed=recipe.seed,
     )
     trainer.compile(

@@ -1,6 +1,7 @@
 """From the tables of a recipe to the parts of a `RobustTrainer`."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -77,18 +78,22 @@ def make_objective(recipe: Recipe) -> Objective | None:
     return JensenShannon(**options) if isinstance(table, JensenShannonTable) else CrossEntropy(**options)
 
 
-def make_weight_perturbation(recipe: Recipe, steps_per_epoch: int) -> AWP | None:
+def make_weight_perturbation(recipe: Recipe, steps_per_epoch: Sequence[int]) -> AWP | None:
     """Returns the weight perturbation of a recipe, its warm-up turned from epochs to steps.
 
     Args:
         recipe: The recipe.
-        steps_per_epoch: Batches of an epoch.
+        steps_per_epoch: Batches of an epoch, for each of its phases; one number where it has none.
 
     Returns:
         The weight perturbation, or None.
     """
     table = recipe.weight_perturbation
-    return None if table is None else AWP(table.gamma, warmup=table.warmup_epochs * steps_per_epoch)
+    if table is None:
+        return None
+    epochs = [phase.epochs for phase in recipe.phases] or [recipe.training.epochs]
+    steps = np.repeat(steps_per_epoch, epochs)
+    return AWP(table.gamma, warmup=int(steps[: table.warmup_epochs].sum()))
 
 
 def make_terms(recipe: Recipe, model: keras.Model) -> list[WeakSubnets]:

@@ -83,12 +83,20 @@ def test_three_views_reach_every_part_that_counts_images():
 
 
 def test_the_warm_up_of_awp_is_counted_in_steps():
-    assert parts.make_weight_perturbation(recipe(), 7) is None
+    assert parts.make_weight_perturbation(recipe(), [7]) is None
     table = {"type": "awp", "gamma": 0.005, "warmup_epochs": 10}
-    part = parts.make_weight_perturbation(recipe(weight_perturbation=table), 7)
+    part = parts.make_weight_perturbation(recipe(weight_perturbation=table), [7])
     assert isinstance(part, AWP)
     assert part.warmup == 70
     assert float(part.gamma.numpy()) == pytest.approx(0.005)
+
+
+def test_the_warm_up_of_awp_takes_the_steps_of_each_phase():
+    tables = {
+        "phases": [{"epochs": 4, "batch_size": 128}, {"epochs": 16, "batch_size": 16}],
+        "weight_perturbation": {"type": "awp", "warmup_epochs": 10},
+    }
+    assert parts.make_weight_perturbation(recipe(**tables), [10, 80]).warmup == 4 * 10 + 6 * 80
 
 
 def test_weak_subnets_have_the_search_and_the_values_of_the_recipe():
