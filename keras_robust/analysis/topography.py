@@ -1,6 +1,7 @@
 """How alike neighbouring kernels are on the sheet that kernel pooling lays them out on."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,18 +39,19 @@ def first_kernels(model: keras.Model) -> tuple[np.ndarray, tuple[int, ...]]:
         model: Model with a `Conv2D`.
 
     Returns:
-        Kernels, shape `(height, width, channels, filters)`, and the grid of the pooling, or the default grid in a
-        model without one.
+        Kernels, shape `(height, width, channels, filters)`, and the grid of the pooling that follows, or the
+        default grid where none does.
 
     Raises:
         ValueError: If the model has no `Conv2D`.
     """
-    found = model._flatten_layers(include_self=False)
+    found = list(model._flatten_layers(include_self=False))
     layer = next((each for each in found if isinstance(each, keras.layers.Conv2D)), None)
     if layer is None:
         raise ValueError(f"The model must have a Conv2D. Received: model '{model.name}' without one.")
-    pools = [each for each in found if isinstance(each, KAP | KMP)]
-    pool = getattr(layer, "averaging", None) or (pools[0] if pools else None)
+    # What is behind the next layer of weights pools that one.
+    after = itertools.takewhile(lambda each: not each.weights, found[found.index(layer) + 1 :])
+    pool = getattr(layer, "averaging", None) or next((each for each in after if isinstance(each, KAP | KMP)), None)
     grid = channel_grid(layer.filters)
     if pool is not None:
         grid = pool.grid or channel_grid(layer.filters, pool.dims)

@@ -52,6 +52,15 @@ def test_first_kernels_are_those_of_the_first_convolution_before_averaging(optio
     assert grid == (8, 8)
 
 
+def test_a_pooling_behind_a_later_convolution_says_nothing_of_the_first_grid():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(64, 3, name="first")(inputs)
+    model = keras.Model(inputs, keras.layers.Conv2D(32, 3, name="second")(x))
+    for where, grid in (("second", (8, 8)), ("first", (4, 16))):
+        size = (4, 8) if where == "second" else (4, 16)
+        assert first_kernels(models.insert_kap(model, where=[where], grid=size))[1] == grid
+
+
 def test_wrong_sheets_are_errors(rng):
     with pytest.raises(ValueError, match=r"grid=\(2, 3\) for 8 kernels"):
         topography(rng.normal(size=(3, 8)), (2, 3))
