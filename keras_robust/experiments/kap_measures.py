@@ -203,8 +203,8 @@ def shifts(setting: Setting, *, copies: int, sigma: float = 0.1, data_dir: str |
     """Returns a measure: how far noise and AutoAttack move each layer's activations (Figures A3 and A4).
 
     Figure A3: L2 distance, one image perturbed `copies` times, the first of a random order that the network
-    classifies correctly. Figure A4: distance over the clean norm, over the first test images. The paper does not
-    state its noise.
+    classifies correctly. Figure A4: distance over the clean norm, over those of the first test images that it
+    classifies correctly. The paper does not state its noise.
 
     Args:
         setting: Its images and its `epsilon`.

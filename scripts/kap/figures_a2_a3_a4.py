@@ -4,8 +4,9 @@
     python scripts/kap/figures_a2_a3_a4.py --setting paper
 
 A2: a random kernel's activations, clean, noisy and attacked. A3: L2 distance of the activations on copies of one
-image. A4: distance over the clean norm, over the first test images. Noise has sigma 0.1, which the paper does not
-state. It gives pictures only. Go on after a kill with the same command.
+image. A4: distance over the clean norm, over those of the first test images that the network classifies correctly.
+Noise has sigma 0.1, which the paper does not state. It gives pictures only. Go on after a kill with the same
+command.
 """
 
 import numpy as np
@@ -61,7 +62,10 @@ def draw(results, path):
     titles = {"noise": "A3: noise", "attack": "A3: AutoAttack"}
     titles |= {"relative noise": "A4: noise", "relative attack": "A4: AutoAttack"}
     setting = results["setting"]
-    images = f"{setting['copies']} copies (A3), {setting['autoattack_images']} images (A4)"
+    images = {
+        "A3": f"{setting['copies']} copies of an image",
+        "A4": f"those of {setting['autoattack_images']} images that the network classifies correctly",
+    }
     for part, label in (("A3", "L2 distance of activations"), ("A4", "relative L2 distance of activations")):
         draw_lines(
             {
@@ -72,7 +76,7 @@ def draw(results, path):
             path.with_name(f"figure_{part.lower()}.png"),
             x_label="layer",
             y_label=label,
-            title=f"{results['title']}: {images}; {provenance(results)}",
+            title=f"{results['title']}: {images[part]}\n{provenance(results)}",
         )
         print(f"Figure: {path.with_name(f'figure_{part.lower()}.png')}")
 

@@ -189,6 +189,18 @@ def test_tables_and_figures_of_an_attack_run_from_end_to_end(tmp_path, monkeypat
 
 
 @pytest.mark.once
+def test_figure_a4_says_that_it_is_of_images_that_are_classified_correctly(monkeypatch):
+    module, titles = script("figures_a2_a3_a4"), {}
+    monkeypatch.setattr(
+        module, "draw_lines", lambda panels, path, *, title, **options: titles.update({path.name: title})
+    )
+    results = json.loads((SCRIPTS.parent / "results/kap/figures_a3_a4.json").read_text(encoding="utf-8"))
+    module.draw(results, Path("out/figures.png"))
+    assert "those of 40 images that the network classifies correctly" in titles["figure_a4.png"]
+    assert "25 copies of an image" in titles["figure_a3.png"]
+
+
+@pytest.mark.once
 def test_table_2_takes_the_trained_networks_of_a_folder(tmp_path, capsys):
     module = script("table_2")
     rows = {row.name: row for row in module.chosen_rows(ZOO, kap.SETTINGS["small"], Path("out"))}
