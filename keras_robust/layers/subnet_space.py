@@ -41,7 +41,7 @@ def keep_highest(scores: Tensor, kept: int) -> Tensor:
         Float32 mask, shape `(count,)`.
     """
     places = ops.top_k(scores, kept)[1]
-    return ops.scatter(places[:, None], ops.ones((kept,)), scores.shape)
+    return ops.scatter(places[:, None], ops.ones((kept,), "float32"), scores.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +139,7 @@ class SubnetSpace:
                 continue
             for name, gate in self.gates.items():
                 if gate.block == decision.block and gate.ends_path:
-                    masks[name] = masks.get(name, ops.ones((gate.channels,))) * choice[gate.path_index]
+                    masks[name] = masks.get(name, ops.ones((gate.channels,), "float32")) * choice[gate.path_index]
         return masks
 
     def split(self, scores: Tensor) -> list[Tensor]:

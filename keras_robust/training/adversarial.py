@@ -9,6 +9,7 @@ from keras_robust.attacks.pgd import LOSSES, PGD
 from keras_robust.checks import check_choice
 from keras_robust.prediction import Predictor
 from keras_robust.training.labels import integer_labels
+from keras_robust.training.logits import at_most_float32
 from keras_robust.training.perturbations import Perturbation
 
 MODEL_MODES = ("eval", "train")
@@ -105,6 +106,7 @@ class Adversarial(Perturbation):
         predictor = Predictor.of(model)
         variables = predictor.variables()
         training = self.model_mode == "train"
+        dtype, x = x.dtype, at_most_float32(x)  # the logits are float32
         epsilon = ops.cast(self.epsilon, x.dtype)
 
         def logits(images, tick):
@@ -129,7 +131,7 @@ class Adversarial(Perturbation):
             epsilon=epsilon,
             step_size=step_size,
         )
-        return found
+        return ops.cast(found, dtype)
 
     def _start(self, x, epsilon, seed):
         """Where to start, as points of the unit ball."""

@@ -8,6 +8,7 @@ from keras_robust import backend, losses
 from keras_robust.checks import check_epsilon
 from keras_robust.prediction import Predictor
 from keras_robust.training.labels import integer_labels
+from keras_robust.training.logits import at_most_float32
 from keras_robust.training.perturbations import Perturbation
 
 
@@ -55,6 +56,7 @@ class FreeAdversarial(Perturbation):
                 f"A batch must have at most the {self.delta.shape[0]} images of `batch_shape`. "
                 f"Received: {x.shape[0]} images. Make the perturbation with the batch size of the training."
             )
+        dtype, x = x.dtype, at_most_float32(x)
         count = ops.shape(x)[0]
         epsilon = ops.convert_to_tensor(self.epsilon)
         delta = ops.convert_to_tensor(self.delta)
@@ -71,7 +73,7 @@ class FreeAdversarial(Perturbation):
         moved = delta[:count] + step_size * ops.sign(gradient)
         moved = ops.maximum(ops.minimum(moved, epsilon), -epsilon)
         self.delta.assign(ops.reshape(ops.concatenate([moved, delta[count:]]), self.delta.shape))
-        return x_adv
+        return ops.cast(x_adv, dtype)
 
     def __repr__(self) -> str:
         return f"FreeAdversarial({tuple(self.delta.shape)})"

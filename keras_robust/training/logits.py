@@ -1,4 +1,4 @@
-"""Logits as losses are computed from them."""
+"""Logits, and images, in the precision that losses are computed in."""
 
 import keras
 from keras import ops
@@ -17,3 +17,15 @@ def at_least_float32(logits: Tensor) -> Tensor:
     """
     half = keras.backend.standardize_dtype(logits.dtype) in ("bfloat16", "float16")
     return ops.cast(logits, "float32") if half else logits
+
+
+def at_most_float32(images: Tensor) -> Tensor:
+    """Returns images in float32 where they are in double precision, as they are otherwise.
+
+    Args:
+        images: Floating images, shape `(batch, height, width, channels)`.
+
+    Returns:
+        Images, float32 or in half precision.
+    """
+    return ops.cast(images, "float32") if keras.backend.standardize_dtype(images.dtype) == "float64" else images

@@ -136,7 +136,7 @@ class ControllerSearch(SubnetSearch):
 
     def _noise(self, seed: keras.random.SeedGenerator, count: int) -> Tensor:
         """Gumbel noise, shape `(count, size)`: logits plus it, in descending order, draw one by one."""
-        uniform = keras.random.uniform((count, self.space.size), seed=seed)
+        uniform = keras.random.uniform((count, self.space.size), dtype="float32", seed=seed)
         return -ops.log(-ops.log(ops.clip(uniform, _TINY, 1.0 - 1e-7)) + _TINY)
 
     def _update(self, state: list[Tensor], noise: Tensor, accuracy: Accuracy) -> list[Tensor]:
@@ -208,7 +208,7 @@ class ControllerSearch(SubnetSearch):
             For each decision, logits and choice of shape `(subnets, count)`, and whether it acts, `(subnets,)`.
         """
         named = dict(zip(self._names, weights, strict=True))
-        inputs = hidden = cell = ops.zeros((subnets, self.hidden))
+        inputs = hidden = cell = ops.zeros((subnets, self.hidden), "float32")
         paths: dict[str, Tensor] = {}
         decided = []
         embeddings = self._columns(ops.transpose(named["embedding"]))

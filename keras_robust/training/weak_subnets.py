@@ -12,6 +12,7 @@ from keras_robust.losses import cross_entropy, kl
 from keras_robust.prediction import trace_key
 from keras_robust.stateless import stateless_call
 from keras_robust.training.labels import integer_labels
+from keras_robust.training.logits import at_least_float32
 from keras_robust.training.subnet_search import Masks, SubnetSearch
 
 
@@ -176,10 +177,10 @@ def _without_traces(model: keras.Model, x: Tensor, masks: Masks, keep_seeds: boo
 def _pass(
     model: keras.Model, trainable: list[Tensor], others: list[Tensor], x: Tensor, masks: Masks
 ) -> tuple[Tensor, list[Tensor]]:
-    """Logits of a subnet in training mode, float32, and the other variables after the pass."""
+    """Logits of a subnet in training mode, and the other variables after the pass."""
     with subnet(model, masks):
         logits, updated = stateless_call(model, trainable, others, x, True)
-    return ops.cast(logits, "float32"), updated
+    return at_least_float32(logits), updated
 
 
 def _move_seeds_on(model: keras.Model, updated: list[Tensor]) -> None:

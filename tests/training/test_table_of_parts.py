@@ -11,7 +11,9 @@ from keras_robust.training import (
     AWP,
     Adversarial,
     ControllerSearch,
+    FreeAdversarial,
     GaussianNoiseInput,
+    RandomSearch,
     RobustTrainer,
     Trades,
     WeakSubnets,
@@ -72,3 +74,22 @@ def test_every_combination_learns_and_goes_on_from_a_checkpoint_to_the_same_weig
     for one, other in zip(expected, resumed.get_weights(), strict=True):
         assert np.isfinite(one).all()
         np.testing.assert_allclose(other, one, atol=SAME_WEIGHTS)
+
+
+@pytest.mark.parametrize("part", ["adversarial", "trades", "free", "random", "controller"])
+def test_parts_train_where_the_default_float_type_is_not_float32(part):
+    keras.config.set_floatx("float64")
+    try:
+        model = nets.dense()
+        searches = {"random": RandomSearch, "controller": ControllerSearch}
+        perturbations = {"adversarial": Adversarial(steps=1), "free": FreeAdversarial((16, 6, 6, 1))}
+        trainer = RobustTrainer(
+            model,
+            perturbations=[perturbations[part]] if part in perturbations else [],
+            objective=Trades(steps=1) if part == "trades" else None,
+            terms=[WeakSubnets(searches[part](SubnetSpace(model)))] if part in searches else [],
+        )
+        x, y = nets.images(16)
+        assert np.isfinite(nets.fit(nets.compiled(trainer, 0.1), x, y, batch_size=16, epochs=1)).all()
+    finally:
+        keras.config.set_floatx("float32")
