@@ -89,4 +89,8 @@ def _kind(value: Any) -> str:
 
 
 def _fallback(value: Any) -> str:
-    return digest(value) if isinstance(value, np.ndarray) else _kind(value)
+    """What JSON does not know: arrays, numbers of NumPy and slices by value, other objects by their kind."""
+    if isinstance(value, np.ndarray | keras.Variable) or keras.ops.is_tensor(value):
+        return digest(keras.ops.convert_to_numpy(value))
+    by_value = isinstance(value, np.generic | slice | bytes | complex) or value is Ellipsis
+    return repr(value) if by_value else _kind(value)

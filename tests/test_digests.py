@@ -119,3 +119,23 @@ def test_the_mask_of_a_subnet_counts_whenever_it_was_put_on():
             found.append(digest_of_layers(model))
     assert found[0] == found[1] != found[2]
     assert digest_of_layers(model) not in found
+
+
+def test_slices_constants_and_options_that_json_does_not_know_count():
+    def sloped(slope):
+        return keras.Sequential([keras.Input((4,)), layers.LeakyReLU(slope), layers.Dense(3)])
+
+    computed = [
+        lambda x: x[:, :2],
+        lambda x: x[:, 2:],
+        lambda x: x[..., 2:],
+        lambda x: x * keras.ops.convert_to_tensor([1.0, 2.0, 3.0, 4.0]),
+        lambda x: x * keras.ops.convert_to_tensor([4.0, 3.0, 2.0, 1.0]),
+        lambda x: keras.ops.multiply(x, np.float32(2)),
+        lambda x: keras.ops.multiply(x, np.float32(3)),
+    ]
+    made = [lambda compute=each: functional(compute) for each in computed]
+    made += [lambda slope=each: sloped(np.float32(slope)) for each in (0.1, 0.9)]
+    found = [digest_of_layers(make()) for make in made]
+    assert len(set(found)) == len(found)
+    assert found == [digest_of_layers(make()) for make in made]
