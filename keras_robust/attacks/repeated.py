@@ -11,7 +11,14 @@ from scipy import stats
 
 from keras_robust import backend
 from keras_robust.attacks.base import Predictor, padded_batches
-from keras_robust.checks import Tensor, check_images, check_labels, check_positive_integer
+from keras_robust.checks import (
+    Tensor,
+    check_classes,
+    check_finite,
+    check_images,
+    check_labels,
+    check_positive_integer,
+)
 
 NOISE_SETTINGS = {
     "none": (False, False),
@@ -54,14 +61,14 @@ def repeated_accuracy(
         The accuracy and its interval; of no width for a model that is not random.
 
     Raises:
-        ValueError: If an argument has the wrong shape, type or range.
+        ValueError: If an argument has the wrong shape, type or range, or a logit is NaN or infinite.
     """
     x = check_images(x)
     y = check_labels(y, len(x))
     check_positive_integer("repeats", repeats, minimum=2)
     check_positive_integer("batch_size", batch_size)
     predictor = Predictor.of(model)
-    run = predictor.compiled("repeated", lambda logits, batch, tick: ops.argmax(logits(batch, tick), axis=-1))
+    run = predictor.compiled("repeated", lambda logits, batch, tick: logits(batch, tick))
     correct = np.zeros((repeats, len(x)), bool)
     for number, (rows, batch) in enumerate(padded_batches(len(x), min(batch_size, len(x)))):
         images = ops.convert_to_tensor(x[batch])
@@ -69,8 +76,10 @@ def repeated_accuracy(
             predictor.count(forward=len(batch))
             tick = ops.convert_to_tensor(1 + repeat + number * repeats, "int32")
             with backend.full_precision():
-                predicted = ops.convert_to_numpy(run(images, tick))[: len(rows)]
-            correct[repeat, rows] = predicted == y[rows]
+                logits = ops.convert_to_numpy(run(images, tick))[: len(rows)]
+            check_finite(logits)
+            check_classes(y, logits.shape[-1])
+            correct[repeat, rows] = logits.argmax(axis=-1) == y[rows]
     accuracies = correct.mean(axis=1)
     mean, half = float(accuracies.mean()), 0.0
     if np.ptp(accuracies) > 0:
