@@ -18,8 +18,8 @@ def float32_copy(model: keras.Model) -> keras.Model | None:
         model: Sequential or functional model.
 
     Returns:
-        The copy, or None where the model is of another kind, holds layers that go on computing in less, or is
-        switched to noise or a subnet, which a copy is not.
+        The copy, or None where the model is of another kind, holds layers that go on computing in less or that
+        their configuration does not make again, or is switched to noise or a subnet, which a copy is not.
     """
     # Keras has no public name for the class of functional models.
     if not isinstance(model, keras.Sequential) and type(model).__name__ != "Functional":
@@ -28,7 +28,10 @@ def float32_copy(model: keras.Model) -> keras.Model | None:
     def in_float32(layer):
         return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
 
-    copy = keras.models.clone_model(model, clone_function=in_float32, recursive=True)
+    try:
+        copy = keras.models.clone_model(model, clone_function=in_float32, recursive=True)
+    except (TypeError, NotImplementedError):  # a layer of one's own without `dtype` or `get_config`
+        return None
     if is_mixed(copy) or decisions(copy) != decisions(model):
         return None
     copy.set_weights([weight.astype("float32") for weight in model.get_weights()])
