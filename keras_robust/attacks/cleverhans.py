@@ -177,7 +177,7 @@ def carlini_wagner_l2(
         return attack(
             logits,
             images,
-            model.output_shape[-1],
+            logits(images[:1]).shape[-1],
             y=labels,
             lr=learning_rate,
             binary_search_steps=searches,
@@ -299,7 +299,8 @@ def _run(
     check_logits(Predictor.of(model).predict(x[:128]), y)
     on_torch = keras.backend.backend() == "torch"
     logits = as_torch_module(model) if on_torch else lambda images: model(images, training=False)
-    images, back = (x.transpose(0, 3, 1, 2), (0, 2, 3, 1)) if on_torch and x.ndim == 4 else (x, None)
+    last = keras.config.image_data_format() == "channels_last"
+    images, back = (x.transpose(0, 3, 1, 2), (0, 2, 3, 1)) if on_torch and last and x.ndim == 4 else (x, None)
     keras.utils.set_random_seed(int(seed))  # Keras refuses NumPy's
     found = []
     for start in range(0, len(x), batch_size):

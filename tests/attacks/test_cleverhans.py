@@ -110,3 +110,36 @@ def test_jax_users_are_sent_to_our_attacks(subject, name):
 def test_pgd_of_cleverhans_refuses_l1(subject):
     with pytest.raises(ValueError, match=r"Use attacks\.PGD\(norm='L1'\)"):
         cleverhans.projected_gradient_descent(*subject, norm="L1", epsilon=1.0)
+
+
+@on_torch
+def test_images_with_channels_first_stay_as_they_are(monkeypatch):
+    pytest.importorskip("cleverhans")
+    monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((3, 4, 5)), keras.layers.Flatten("channels_last"), keras.layers.Dense(3)]
+    )
+    x = np.random.default_rng(0).uniform(0.2, 0.8, (4, 3, 4, 5)).astype("float32")
+    y = Predictor.of(model).predict(x).argmax(1)
+    theirs = cleverhans.fast_gradient_method(model, x, y, epsilon=0.1)
+    np.testing.assert_allclose(FGSM("Linf", 0.1)(model, x, y), theirs, atol=SAME)
+
+
+@on_torch
+def test_carlini_wagner_takes_a_model_of_ones_own_class():
+    pytest.importorskip("cleverhans")
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = keras.layers.Dense(3)
+
+        def call(self, images):
+            return self.head(keras.ops.reshape(images, (-1, 12)))
+
+    keras.utils.set_random_seed(0)
+    model, x = Net(), np.random.default_rng(0).random((3, 2, 2, 3), dtype="float32")
+    model(x)
+    y = Predictor.of(model).predict(x).argmax(1)
+    assert cleverhans.carlini_wagner_l2(model, x, y, steps=2, searches=1).shape == x.shape
