@@ -45,6 +45,12 @@ def test_labels_that_cannot_be_labels_name_the_fix(y, message):
         checks.check_labels(y, 3, num_classes=10)
 
 
+def test_a_label_of_more_than_31_bits_does_not_become_another_class():
+    for label in (np.int64(2**32), np.uint64(2**63)):
+        with pytest.raises(ValueError, match="Labels must lie in"):
+            checks.check_labels(np.array([label]), 1)
+
+
 def test_labels_come_back_as_int32():
     assert checks.check_labels(np.array([0, 2], "uint8"), 2).dtype == np.int32
 
@@ -95,3 +101,15 @@ def test_a_label_beyond_the_logits_is_refused():
 def test_logits_that_only_sum_to_one_are_not_taken_for_a_softmax():
     assert not checks.looks_like_softmax(np.array([[2.0, -1.0], [0.5, 0.5]], "float32"))
     assert checks.looks_like_softmax(np.array([[0.1, 0.9], [0.5, 0.5]], "float32"))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_a_softmax_in_half_precision_is_one(dtype, classes):
+    logits = np.random.default_rng(0).normal(0, 3, (50, classes)).astype("float32")
+    logits = keras.ops.cast(keras.ops.convert_to_tensor(logits), dtype)
+    probabilities = keras.ops.convert_to_numpy(keras.ops.cast(keras.ops.softmax(logits), "float32"))
+    assert np.abs(probabilities.sum(axis=1) - 1).max() > 1e-5
+    with pytest.raises(ValueError, match="Received: probabilities"):
+        checks.check_logits(probabilities)
+    assert not checks.looks_like_softmax(probabilities * np.float32(0.97))
