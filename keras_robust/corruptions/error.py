@@ -9,6 +9,7 @@ Reference:
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -134,10 +135,10 @@ def flip_probability(predictions: Sequence[Sequence[int]] | np.ndarray, *, noise
         The mean over sequences of the fraction of comparisons that differ.
 
     Raises:
-        ValueError: If a sequence has fewer than two frames.
+        ValueError: If there is no sequence, or one has fewer than two frames.
     """
     flips = []
-    for each in predictions:
+    for each in _check_sequences("predictions", predictions):
         frames = _check_frames(np.asarray(each), 1)
         reference = frames[0] if noise else frames[:-1]
         flips.append(np.mean(frames[1:] != reference))
@@ -152,20 +153,28 @@ def top5_distance(logits: Sequence[np.ndarray] | np.ndarray, *, noise: bool) -> 
         noise: As in `flip_probability`.
 
     Returns:
-        The mean distance, from 0 to 15; AlexNet's has not been divided out.
+        The mean distance, from 0 to 18; AlexNet's has not been divided out.
 
     Raises:
-        ValueError: If a sequence has fewer than two frames.
+        ValueError: If there is no sequence, or one has fewer than two frames or five classes.
     """
     distances = []
-    for each in logits:
+    for each in _check_sequences("logits", logits):
         frames = _check_frames(np.asarray(each), 2)
+        if frames.shape[1] < 5:
+            raise ValueError(f"The five likeliest classes need at least 5 logits. Received: {frames.shape[1]}.")
         order = np.argsort(-frames, axis=1, kind="stable")
         rank = np.argsort(order, axis=1, kind="stable")
         best = np.broadcast_to(order[:1], order[1:].shape) if noise else order[:-1]
         later = np.take_along_axis(rank[1:], best[:, :5], axis=1)
         distances.append(np.abs(np.minimum(later, 5) - np.arange(5)).sum(axis=1).mean())
     return float(np.mean(distances))
+
+
+def _check_sequences(name: str, sequences: Any) -> Any:
+    if len(sequences) == 0:
+        raise ValueError(f"`{name}` must hold at least one sequence. Received: none.")
+    return sequences
 
 
 def _check_frames(frames: np.ndarray, ndim: int) -> np.ndarray:

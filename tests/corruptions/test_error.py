@@ -49,3 +49,15 @@ def test_top5_distance_counts_the_ranks_that_the_best_five_move():
     assert top5_distance(order[None, [0, 0]], noise=False) == 0
     reverse = np.stack([np.arange(20.0), -np.arange(20.0)])
     assert top5_distance(reverse[None], noise=False) == 15
+    # The first three leave the best five, and the last two come before them: no ranking is further away.
+    furthest = np.array([[8.0, 7, 6, 5, 4, 3, 2, 1], [0, 1, 2, 7, 8, 6, 5, 4]])
+    assert top5_distance(furthest[None], noise=False) == 18
+
+
+def test_no_sequence_or_too_few_classes_are_errors_not_a_number():
+    for rate, given in ((flip_probability, "predictions"), (top5_distance, "logits")):
+        with pytest.raises(ValueError, match=f"`{given}` must hold at least one sequence"):
+            rate([], noise=True)
+    for classes in (1, 4):
+        with pytest.raises(ValueError, match=f"at least 5 logits. Received: {classes}"):
+            top5_distance(np.zeros((1, 2, classes)), noise=True)
