@@ -68,11 +68,10 @@ def comparison_table(results: Sequence[tuple[str, Metrics]]) -> Any:
     return table
 
 
-_OF_THE_MODEL = {"notes", "attacks"}  # how AutoAttack adapted itself; what a worst case is over
-
-
 def _options(metric: Metric) -> str:
-    options = {key: value for key, value in (metric.attack or {}).items() if key not in _OF_THE_MODEL}
+    # How AutoAttack adapted itself, and what a worst case is over, are of the model.
+    of_the_model = {"notes", "attacks"} if metric.kind == "worst_case" else {"notes"}
+    options = {key: value for key, value in (metric.attack or {}).items() if key not in of_the_model}
     return json.dumps(_rounded(options), sort_keys=True)
 
 

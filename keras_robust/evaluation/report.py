@@ -53,11 +53,14 @@ def curves(metrics: Metrics) -> dict[str, dict[str, list[Metric]]]:
         else:
             continue
         same = {k: v for k, v in (metric.attack or {}).items() if k not in _VARIES}
+        attacks = same.pop("attacks", None)
+        if attacks and metric.kind == "attack":  # AutoAttack's own; a worst case is over whatever was run
+            same["attacks"] = str(attacks).replace(f"epsilon={metric.epsilon!r}", "")
         panels.setdefault(panel, {}).setdefault(label, {}).setdefault(_text(same), []).append(metric)
     return {panel: _named(groups, metrics.clean) for panel, groups in panels.items()}
 
 
-_VARIES = ("epsilon", "step_size", "sigma", "width", "attacks")
+_VARIES = ("epsilon", "step_size", "sigma", "width")
 
 
 def _text(options: dict[str, Any]) -> str:

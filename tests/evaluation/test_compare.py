@@ -49,6 +49,18 @@ def test_measurements_of_one_name_are_told_apart_by_their_options(tmp_path):
     assert [cell.split(" ")[0] for cell in plain] == ["40.0", "20.0", "30.0", "10.0"]
 
 
+def test_autoattacks_of_other_attacks_are_two_rows(tmp_path):
+    path = save(tmp_path / "plain", 4)
+    metrics = Metrics.load(path)
+    for attacks, correct in (("('apgd-ce',)", 3), ("('square',)", 1)):
+        same = {"name": "AutoAttack Linf 0.1", "value": correct / 10, "correct": correct}
+        options = {"name": "AutoAttack", "epsilon": 0.1, "version": "custom", "attacks": attacks}
+        metrics.metrics.append(metrics.metrics[1].model_copy(update={**same, "attack": options}))
+    metrics.save(path)
+    _, plain = (list(column.cells) for column in comparison_table(read_results([path])).columns)
+    assert [cell.split(" ")[0] for cell in plain] == ["40.0", "20.0", "30.0", "10.0"]
+
+
 def test_models_measured_on_other_images_are_refused(tmp_path):
     with pytest.raises(ValueError, match="same images only"):
         read_results([save(tmp_path / "plain", 4), save(tmp_path / "robust", 8, first_image=0.5)])

@@ -40,6 +40,15 @@ def test_the_same_attack_with_other_options_is_another_curve(metrics):
     assert [m.correct for m in curves(metrics)["Linf epsilon"]["PGD (2)"]] == [9, 4]
 
 
+def test_autoattacks_of_other_attacks_are_two_curves():
+    def auto(correct, epsilon, attack):
+        return attacked(correct, epsilon, "AutoAttack", attacks=f"({attack}(norm='Linf', epsilon={epsilon!r}),)")
+
+    found = [auto(5, 0.1, "PGD"), auto(2, 0.2, "PGD"), auto(4, 0.1, "APGD"), auto(1, 0.2, "APGD")]
+    panel = curves(Metrics(metrics=[make_metric(9), *found]))["Linf epsilon"]
+    assert [[m.correct for m in points] for points in panel.values()] == [[9, 5, 2], [9, 4, 1]]
+
+
 def test_the_figure_is_written_and_nothing_is_drawn_without_attack_or_noise(metrics, tmp_path):
     pytest.importorskip("matplotlib")
     assert save_figure([("one", metrics), ("two", metrics)], tmp_path / "figure.png")
