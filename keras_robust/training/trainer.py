@@ -6,13 +6,16 @@ import keras
 from keras import ops
 
 from keras_robust import backend
-from keras_robust.checks import Tensor, check_classes, check_images
+from keras_robust.checks import Tensor, check_classes, check_images, check_logits
 from keras_robust.prediction import trace_key
 from keras_robust.training.first_images import first_images, is_array
 from keras_robust.training.logits import at_least_float32
+from keras_robust.training.objectives import Objective
 from keras_robust.training.perturbations import Perturbation
+from keras_robust.training.weak_subnets import WeakSubnets
 
 Loss = Callable[..., Tensor]
+_SAVE_THE_MODEL = "What one saves is the model that it trains, `trainer.model.save(path)`."
 
 
 class RobustTrainer(backend.TrainStep, keras.Model):
@@ -42,8 +45,10 @@ class RobustTrainer(backend.TrainStep, keras.Model):
         ValueError: If `model` is not a Keras model, a part is not callable, or two parts make adversarial
             examples; in `fit`, if weights of samples or classes meet an objective or a weight perturbation, pixels
             are integers where there is an objective or a perturbation, or outside [0, 1] in the first images that
-            are to be perturbed (a Python generator is not looked at), or labels in an array are no classes of the
-            model where there is an objective.
+            are to be perturbed (a Python generator is not looked at), the model returns probabilities on them
+            where an attack or an objective of this package needs logits, labels in an array are no classes of the
+            model where there is an objective, a weight perturbation meets averaged or constrained weights, or a
+            `ModelCheckpoint` is to save more than weights.
     """
 
     def __init__(
@@ -117,19 +122,47 @@ class RobustTrainer(backend.TrainStep, keras.Model):
 
     def fit(self, x=None, *args, **options):
         """Checks the first images, and labels in arrays, before Keras's own `fit`: a compiled step cannot."""
-        if self.perturbations:
+        logits = self._needs_logits()
+        if self.perturbations or logits:
             images = first_images(x, options.get("batch_size") or 32)
-            if images is not None:
+            if images is not None and self.perturbations:
                 self._refuse_integers(images)
                 check_images(images)
+            if logits:
+                self._refuse_probabilities(x[0][0] if hasattr(x, "follow_epochs") else images)
         y = args[0] if args else options.get("y")
         if self.objective is not None and is_array(y):
             check_classes(ops.convert_to_numpy(y), self._classes())
+        callbacks = keras.tree.flatten(options.get("callbacks") or [])
+        for callback in callbacks:
+            if isinstance(callback, keras.callbacks.ModelCheckpoint) and not callback.save_weights_only:
+                raise ValueError(
+                    f"`ModelCheckpoint` of a RobustTrainer must save weights alone. {_SAVE_THE_MODEL} Received: "
+                    f"{callback.filepath!r}. Use ModelCheckpoint('name.weights.h5', save_weights_only=True): a "
+                    "trainer of the same parts reads it by `load_weights`."
+                )
         if hasattr(x, "follow_epochs"):
-            callbacks = keras.tree.flatten(options.get("callbacks") or [])
             # Such batches are shuffled; those that are replayed must follow each other.
             options.update(callbacks=[*callbacks, x.follow_epochs()], shuffle=False)
         return super().fit(x, *args, **options)
+
+    def get_config(self):
+        """Raises `NotImplementedError`, as Keras's own does: one saves or clones the model that is trained."""
+        raise NotImplementedError(
+            f"A RobustTrainer is neither saved nor cloned: its parts are objects. {_SAVE_THE_MODEL} Received: "
+            f"'{self.name}'."
+        )
+
+    def _needs_logits(self) -> bool:
+        """Tells whether a part takes the model's outputs for logits."""
+        makes = any(getattr(each, "adversarial", False) for each in self.perturbations)
+        return makes or any(isinstance(each, Objective | WeakSubnets) for each in (self.objective, *self.terms))
+
+    def _refuse_probabilities(self, images: Tensor | None) -> None:
+        if images is not None and self.model.built:
+            with keras.StatelessScope():  # random seeds stay where they are
+                outputs = self.call(ops.convert_to_tensor(images[:2]), training=False)
+            check_logits(outputs)
 
     def _classes(self) -> int | None:
         shape = getattr(self.model, "output_shape", None)  # not known before the first call of some models
@@ -148,6 +181,7 @@ class RobustTrainer(backend.TrainStep, keras.Model):
         if self.weight_perturbation is None:
             return None
         weights = self.model.trainable_variables
+        self._refuse_what_reads_shifted_weights(weights)
         own = {id(variable) for variable in weights}
         others = [v for v in (*self.trainable_variables, *self.non_trainable_variables) if id(v) not in own]
         lent = [(variable, ops.stop_gradient(variable.value)) for variable in others]
@@ -165,6 +199,17 @@ class RobustTrainer(backend.TrainStep, keras.Model):
             offset_of[id(variable)] if id(variable) in own else ops.zeros_like(variable.value)
             for variable in self.trainable_variables
         ]
+
+    def _refuse_what_reads_shifted_weights(self, weights: Sequence[keras.Variable]) -> None:
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        averaged = "`use_ema` of the optimizer" if getattr(optimizer, "use_ema", False) else None
+        bound = next((f"a constraint on {each.path}" for each in weights if each.constraint is not None), None)
+        if averaged or bound:
+            raise ValueError(
+                "A weight perturbation is on while the optimizer steps, which would average, or constrain, "
+                f"weights that are offset. Received: {averaged or bound}, "
+                f"weight_perturbation={self.weight_perturbation!r}. Leave out one of the two."
+            )
 
     def make_train_function(self, force=False):
         """Compiles the training step, anew where noise or a subnet was switched on or off since the last time."""

@@ -10,6 +10,7 @@ from keras_robust.training import (
     AWP,
     SGD,
     Adversarial,
+    Batches,
     CrossEntropy,
     GaussianNoiseInput,
     Perturbation,
@@ -340,6 +341,53 @@ def test_the_trained_model_saves_and_loads_without_the_trainer(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
+
+
+def test_to_save_the_trainer_itself_is_refused_before_an_epoch_is_lost(tmp_path):
+    x, y = make_data((4,))
+    trainer = compiled(RobustTrainer(make_linear()))
+    with pytest.raises(ValueError, match=r"trainer\.model\.save"):
+        fit(trainer, x, y, callbacks=[keras.callbacks.ModelCheckpoint(tmp_path / "best.keras")])
+    assert int(trainer.optimizer.iterations.numpy()) == 0
+    with pytest.raises(NotImplementedError, match=r"trainer\.model\.save"):
+        trainer.save(tmp_path / "trainer.keras")
+
+
+def test_a_checkpoint_of_weights_is_read_by_a_trainer_of_the_same_parts(tmp_path):
+    x, y = make_data((4,))
+    model, other = make_linear(), make_linear()
+    keep = keras.callbacks.ModelCheckpoint(tmp_path / "best.weights.h5", save_weights_only=True)
+    fit(compiled(RobustTrainer(model), 0.1), x, y, callbacks=[keep])
+    compiled(RobustTrainer(other), 0.1).load_weights(tmp_path / "best.weights.h5")
+    np.testing.assert_array_equal(other.get_weights()[0], model.get_weights()[0])
+
+
+def as_batches(x, y):
+    return Batches(x, y, batch_size=BATCH), None
+
+
+@pytest.mark.parametrize("source", [lambda x, y: (x, y), as_batches])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"perturbations": [Adversarial(epsilon=0.1, steps=1)]},
+        {"objective": Trades(epsilon=0.1, steps=1)},
+        {"objective": CrossEntropy()},
+    ],
+)
+def test_probabilities_are_refused_where_a_part_takes_them_for_logits(parts, source):
+    x, y = make_data()
+    outputs = keras.Sequential([make_model(), layers.Softmax()])
+    with pytest.raises(ValueError, match="must return logits"):
+        fit(compiled(RobustTrainer(outputs, **parts)), *source(x, y))
+
+
+def test_probabilities_train_where_only_noise_is_added():
+    x, y = make_data()
+    outputs = keras.Sequential([make_model(), layers.Softmax()])
+    trainer = RobustTrainer(outputs, perturbations=[GaussianNoiseInput(0.1)])
+    trainer.compile(optimizer="sgd", loss="sparse_categorical_crossentropy")
+    assert np.isfinite(fit(trainer, x, y)["loss"]).all()
 
 
 def test_what_is_not_a_model_or_not_callable_is_refused():

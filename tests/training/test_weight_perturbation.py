@@ -1,10 +1,11 @@
 """AWP: offsets of the length and direction that the paper states, put on and taken off without a trace."""
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from keras_robust.training import AWP, Perturbation, RobustTrainer, Trades
+from keras_robust.training import AWP, SGD, Perturbation, RobustTrainer, Trades
 from tests.training import nets
 
 GAMMA = 0.05
@@ -94,6 +95,26 @@ def test_offsets_have_the_length_of_gamma_times_the_norm_for_kernels_and_none_fo
         norm = np.linalg.norm(ops.convert_to_numpy(variable.value))
         expected = GAMMA * norm if len(variable.shape) > 1 else 0.0
         np.testing.assert_allclose(length, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_averages_of_weights_that_are_offset_are_refused(scaled):
+    x, y = nets.vectors()
+    optimizer = SGD(0.1, use_ema=True)
+    trainer = RobustTrainer(nets.linear(), weight_perturbation=AWP(GAMMA))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    trainer.compile(keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer, loss)
+    with pytest.raises(ValueError, match="Received: `use_ema` of the optimizer"):
+        nets.fit(trainer, x, y)
+
+
+def test_a_constraint_that_would_bound_weights_that_are_offset_is_refused():
+    x, y = nets.vectors()
+    bounded = keras.layers.Dense(2, kernel_constraint="non_neg", name="bounded")
+    model = keras.Sequential([keras.Input((6,)), bounded])
+    trainer = nets.compiled(RobustTrainer(model, weight_perturbation=AWP(GAMMA)), 0.1)
+    with pytest.raises(ValueError, match=r"a constraint on .*bounded/kernel"):
+        nets.fit(trainer, x, y)
 
 
 def test_an_argument_out_of_range_is_named():
