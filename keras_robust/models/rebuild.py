@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_robust.models.policy import dtype_policy
+
 
 @dataclasses.dataclass
 class Edit:
@@ -153,10 +155,12 @@ def at_any_size(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: If its graph is not known, or a layer needs the size of the image.
     """
+    policy = model.dtype_policy
     model = as_functional(model)
     inputs = keras.Input((None, None, model.input_shape[-1]), name=model.inputs[0].name)
     try:
-        copy = keras.models.clone_model(model, input_tensors=inputs)
+        with dtype_policy(policy):
+            copy = keras.models.clone_model(model, input_tensors=inputs)
         copy.set_weights(model.get_weights())
     except (ValueError, TypeError) as error:
         raise ValueError(
@@ -195,7 +199,8 @@ class _Rebuilding:
                 outputs = after(outputs)
             return outputs
 
-        rebuilt = keras.models.clone_model(graph, clone_function=self.copy, call_function=call)
+        with dtype_policy(model.dtype_policy):  # that of the copy, and of layers without weights between others
+            rebuilt = keras.models.clone_model(graph, clone_function=self.copy, call_function=call)
         for old in graph.operations:
             if isinstance(old, keras.layers.Layer) and not isinstance(old, keras.Model | keras.layers.InputLayer):
                 self._transfer(old)

@@ -63,7 +63,8 @@ def insert_kap(
     """
     edits = {}
     for layer, _ in _chosen(model, where, lambda layer: type(layer) in (layers.Conv2D, Conv2D)):
-        kap = KAP(pool_size, 1, "centered", dims, grid, data_format=_data_format(layer), name=f"{layer.name}_kap")
+        options = {"data_format": _data_format(layer), "name": f"{layer.name}_kap", "dtype": _policy(layer)}
+        kap = KAP(pool_size, 1, "centered", dims, grid, **options)
         if getattr(layer, "averaging", None) is not None:
             raise ValueError(
                 f"A layer must not be pooled twice. Received: layer '{layer.name}', which averages its kernel. "
@@ -109,18 +110,18 @@ def insert_noise(
     """
     draw = np.random.default_rng(seed)
 
-    def noise(role, name):
+    def noise(role, name, beside):
         drawn = None if seed is None else int(draw.integers(2**31 - 1))
-        return GaussianNoise(sigma, role=role, seed=drawn, name=name)
+        return GaussianNoise(sigma, role=role, seed=drawn, name=name, dtype=_policy(beside))
 
-    on_input = noise("input", "input_noise") if inputs else None
+    on_input = noise("input", "input_noise", model) if inputs else None
     count = len(as_functional(model).inputs)
     if inputs and count != 1:
         raise ValueError(f"Input noise needs a model of one input. Received: {count} inputs. Use inputs=False.")
     if where is None and any(_pools(layer) for layer, _ in layers_of(model)):
         where = _pools
     edits = {
-        id(layer): _before_activation(layer, noise("activation", f"{layer.name}_noise"))
+        id(layer): _before_activation(layer, noise("activation", f"{layer.name}_noise", layer))
         for layer, _ in _chosen(model, where, lambda layer: type(layer) in (layers.Conv2D, Conv2D))
     }
     return rebuild(model, edits, on_input)
@@ -281,7 +282,13 @@ def _activation(layer: layers.Layer) -> list[layers.Layer]:
     """The activation that a layer ends in, as a layer of its own."""
     if not isinstance(layer, _ENDS_IN_ACTIVATION) or layer.activation is keras.activations.linear:
         return []
-    return [layers.Activation(layer.activation, name=f"{layer.name}_activation")]
+    return [layers.Activation(layer.activation, name=f"{layer.name}_activation", dtype=_policy(layer))]
+
+
+def _policy(layer: layers.Layer) -> Any:
+    """The precision of a layer, whatever Keras itself is set to; what is put beside it is not quantized."""
+    policy = layer.dtype_policy
+    return policy.name.partition("_from_")[2] if policy.quantization_mode else policy
 
 
 def _pools(layer: layers.Layer) -> bool:

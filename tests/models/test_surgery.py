@@ -7,6 +7,7 @@ from keras import layers
 
 from keras_robust import models
 from keras_robust.layers import KAP, KMP, Conv2D, Dense, GaussianNoise, WeightMap, noise_at_inference
+from keras_robust.models.policy import dtype_policy
 from keras_robust.models.rebuild import at_any_size
 
 pytestmark = pytest.mark.usefixtures("numpy_weights")
@@ -215,6 +216,26 @@ def test_noise_follows_the_pooled_layers_before_their_activation_and_switches_on
     np.testing.assert_allclose(clean, model.predict(x, verbose=0), atol=FLOAT32_ROUNDING)
     with noise_at_inference(noisy, inputs=False, activations=True):
         assert np.abs(noisy.predict(x, verbose=0) - clean).max() > 1e-3
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_what_is_put_in_has_the_precision_of_the_model_whatever_that_of_keras_is(policy, rng):
+    other = {"float32": "mixed_float16", "mixed_float16": "float32"}[policy]
+    with dtype_policy(policy):
+        model = shuffled(small_cnn(), rng)
+    with dtype_policy(other):
+        noisy = models.insert_noise(models.insert_kap(model, where=["first", "grouped"]), 0.0)
+    assert noisy.dtype_policy.name == policy
+    assert {layer.dtype_policy.name for layer in noisy.layers} == {policy}
+
+
+def test_noise_after_a_quantized_layer_is_not_quantized(rng):
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(8, name="first"), layers.Dense(4)])
+    model.quantize("int8")
+    noisy = models.insert_noise(model, 0.1, where=["first"])
+    assert noisy.get_layer("first_noise").dtype_policy.name == "float32"
+    x = rng.random((5, 6)).astype("float32")
+    np.testing.assert_allclose(noisy.predict(x, verbose=0), model.predict(x, verbose=0), atol=FLOAT32_ROUNDING)
 
 
 def test_noise_on_layers_alone_leaves_the_input_clean():
