@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_robust.checks import Tensor, check_positive_integer
+from keras_robust.checks import Tensor, check_images, check_positive_integer
 from keras_robust.models.rebuild import Edit, layers_of, rebuild
 
 
@@ -34,7 +34,7 @@ def recalibrate(model: keras.Model, images: Tensor | Iterable[Tensor], *, batch_
 
     Raises:
         ValueError: If the model has no batch normalization, or has it within a layer of another kind, its graph is
-            not known, or there are no images.
+            not known, or there are no images, or pixels outside [0, 1].
 
     Reference:
         Wu and Johnson, 2021, https://arxiv.org/abs/2105.07576 (precise statistics)
@@ -51,7 +51,7 @@ def recalibrate(model: keras.Model, images: Tensor | Iterable[Tensor], *, batch_
         new.take_parameters(old)
     seen = 0
     for batch in _batches(images, batch_size):
-        estimator.predict_on_batch(batch)
+        estimator.predict_on_batch(check_images(batch, "images"))
         seen += 1
     if not seen:
         raise ValueError("`images` must hold at least one image. Received: none.")

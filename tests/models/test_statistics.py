@@ -156,3 +156,10 @@ def test_models_without_reachable_normalization_and_no_images_are_errors():
             models.recalibrate(model, none)
     with pytest.raises(ValueError, match="batch_size"):
         models.recalibrate(model, images(), batch_size=0)
+
+
+@pytest.mark.parametrize("given", ["array", "batches"])
+def test_pixels_of_another_scale_give_no_statistics(given):
+    x = (255 * images(8)).astype("uint8")
+    with pytest.raises(ValueError, match=r"images / 255"):
+        models.recalibrate(noisy_cnn(), x if given == "array" else [x[:4], x[4:]], batch_size=4)
