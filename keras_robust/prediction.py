@@ -175,6 +175,9 @@ class Predictor:
         Returns:
             Logits, shape `(images, classes)`, float32.
         """
+        model = self._model()
+        if not model.built:  # a compiled function must not make variables
+            model(ops.convert_to_tensor(x[:1]), training=False)
         run = self.compiled("predict", lambda logits, batch: logits(batch))
         parts = []
         for rows, batch in padded_batches(len(x), min(batch_size, len(x))):

@@ -102,6 +102,12 @@ def test_a_model_whose_call_does_not_know_training_runs_in_the_mode_asked_for():
     np.testing.assert_array_equal(model.norm.moving_mean, np.zeros(3))
 
 
+def test_a_model_that_was_never_called_has_its_variables_made_before_it_is_compiled():
+    model, x = KnowsNothingOfTraining(), images(8)
+    found = Predictor.of(model).predict(x)
+    np.testing.assert_allclose(model.predict(x, verbose=0), found, rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [list, dict])
 def test_a_model_of_several_outputs_is_an_error_that_says_so(kind):
     inputs = keras.Input((4,))
