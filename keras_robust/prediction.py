@@ -28,6 +28,7 @@ class Predictor:
         self._model: Callable[[], Any] = weakref.ref(model)
         self._compiled: dict[Hashable, Callable] = {}
         self._largest: int | None = None
+        self._ready = False
         self.forward_passes = 0
         self.backward_passes = 0
 
@@ -165,6 +166,34 @@ class Predictor:
         run = self.compiled((key, "loop"), whole)
         return lambda start, end, state, *tensors: run(integer(start), integer(end), state, *tensors)
 
+    def prepare(self, x: np.ndarray) -> None:
+        """Makes the variables of a model that was never called; refuses randomness that compiling would freeze.
+
+        Args:
+            x: Images, at least one, shape `(images, height, width, channels)`.
+
+        Raises:
+            ValueError: If the model changes variables that are not its own, as layers do that draw random numbers
+                from Keras's global generator.
+        """
+        if self._ready:
+            return
+        model, image = self._model(), ops.convert_to_tensor(x[:1])
+        with backend.full_precision():
+            if not model.built:  # a compiled function must not make variables
+                model(image, training=False)
+            if not backend.REFUSES_GLOBAL_SEEDS:
+                with keras.StatelessScope() as scope:
+                    model(image, training=False)
+                if scope.state_mapping.keys() - {id(variable) for variable in model.variables}:
+                    raise ValueError(
+                        "The model must draw random numbers from generators of its own; else they are the same in "
+                        "every pass of an attack, and it passes for one that is not random. Received: "
+                        f"'{model.name}', with a layer that draws from Keras's global generator. Give it an "
+                        "attribute `self.seed_generator = keras.random.SeedGenerator(0)`, and `seed=` it."
+                    )
+        self._ready = True
+
     def predict(self, x: np.ndarray, batch_size: int = 250) -> np.ndarray:
         """Computes logits in batches of one static size, in full float32 also on accelerators.
 
@@ -174,10 +203,11 @@ class Predictor:
 
         Returns:
             Logits, shape `(images, classes)`, float32.
+
+        Raises:
+            ValueError: If the model draws random numbers that are not from a generator of its own.
         """
-        model = self._model()
-        if not model.built:  # a compiled function must not make variables
-            model(ops.convert_to_tensor(x[:1]), training=False)
+        self.prepare(x)
         run = self.compiled("predict", lambda logits, batch: logits(batch))
         parts = []
         for rows, batch in padded_batches(len(x), min(batch_size, len(x))):

@@ -4,6 +4,7 @@ import pytest
 from keras import ops
 
 from keras_robust import backend, models
+from keras_robust.attacks import repeated_accuracy
 from keras_robust.layers import GaussianNoise, noise_at_inference
 from keras_robust.prediction import Predictor, _largest_output
 
@@ -106,6 +107,21 @@ def test_a_model_that_was_never_called_has_its_variables_made_before_it_is_compi
     model, x = KnowsNothingOfTraining(), images(8)
     found = Predictor.of(model).predict(x)
     np.testing.assert_allclose(model.predict(x, verbose=0), found, rtol=1e-5)
+
+
+class NoiseOfNoGenerator(keras.layers.Layer):
+    """Adds noise from Keras's global generator, which a compiled function draws once and for all."""
+
+    def call(self, x):
+        return x + keras.random.normal(keras.ops.shape(x))
+
+
+def test_noise_of_keras_s_global_generator_is_refused():
+    model = keras.Sequential([NoiseOfNoGenerator(), keras.layers.Flatten(), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match="SeedGenerator"):
+        Predictor.of(model).predict(images(8))
+    with pytest.raises(ValueError, match="SeedGenerator"):
+        repeated_accuracy(model, images(8), np.zeros(8, int))
 
 
 @pytest.mark.parametrize("kind", [list, dict])

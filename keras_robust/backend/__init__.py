@@ -41,6 +41,8 @@ Each of `jax.py`, `tensorflow.py` and `torch.py` defines the same names:
 - `VERSION`: version of the framework.
 - `COMPILES`: whether `jit` compiles whatever it is given. Where it does not, on PyTorch, a part of a function that
   looks at values (a loop that ends when something has settled) is worth a `jit` of its own.
+- `REFUSES_GLOBAL_SEEDS`: whether Keras raises where a compiled layer draws from its global generator of random
+  numbers; elsewhere such a layer goes on with the numbers that it drew first.
 """
 
 import keras
@@ -49,6 +51,7 @@ _NAME = keras.backend.backend()
 
 if _NAME == "jax":
     from keras_robust.backend.jax import COMPILES as COMPILES
+    from keras_robust.backend.jax import REFUSES_GLOBAL_SEEDS as REFUSES_GLOBAL_SEEDS
     from keras_robust.backend.jax import VERSION as VERSION
     from keras_robust.backend.jax import TrainStep as TrainStep
     from keras_robust.backend.jax import batch_norm as batch_norm
@@ -66,6 +69,7 @@ if _NAME == "jax":
     from keras_robust.backend.jax import value_and_grad as value_and_grad
 elif _NAME == "tensorflow":
     from keras_robust.backend.tensorflow import COMPILES as COMPILES
+    from keras_robust.backend.tensorflow import REFUSES_GLOBAL_SEEDS as REFUSES_GLOBAL_SEEDS
     from keras_robust.backend.tensorflow import VERSION as VERSION
     from keras_robust.backend.tensorflow import TrainStep as TrainStep  # type: ignore[assignment]
     from keras_robust.backend.tensorflow import batch_norm as batch_norm
@@ -83,6 +87,7 @@ elif _NAME == "tensorflow":
     from keras_robust.backend.tensorflow import value_and_grad as value_and_grad
 elif _NAME == "torch":
     from keras_robust.backend.torch import COMPILES as COMPILES
+    from keras_robust.backend.torch import REFUSES_GLOBAL_SEEDS as REFUSES_GLOBAL_SEEDS
     from keras_robust.backend.torch import VERSION as VERSION
     from keras_robust.backend.torch import TrainStep as TrainStep  # type: ignore[assignment]
     from keras_robust.backend.torch import batch_norm as batch_norm  # type: ignore[assignment]

@@ -10,6 +10,7 @@ from keras_robust.backend.xla_text import without_names
 
 VERSION = jax.__version__
 COMPILES = True
+REFUSES_GLOBAL_SEEDS = True
 batch_norm = None
 
 

@@ -11,6 +11,7 @@ from keras_robust.backend.xla_text import without_names
 
 VERSION = tf.__version__
 COMPILES = True
+REFUSES_GLOBAL_SEEDS = False
 batch_norm = None
 
 

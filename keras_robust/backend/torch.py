@@ -10,6 +10,7 @@ from keras_robust.backend.torch_graph import record
 
 VERSION = torch.__version__
 COMPILES = False
+REFUSES_GLOBAL_SEEDS = False
 _CACHE = 2**24  # bytes of the largest activation: ResNet-18 on 32 x 32 pixels is fastest at some 50 images
 
 
