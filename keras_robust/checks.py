@@ -113,6 +113,32 @@ def check_epsilon(epsilon: Any, norm: str, optional: bool = False) -> None:
         )
 
 
+def check_indices(indices: Any, count: int) -> np.ndarray:
+    """Returns the index of each image in the evaluated set, on which its random numbers depend.
+
+    Args:
+        indices: Integers of at least 0, shape `(count,)`; None for `range(count)`.
+        count: Number of images.
+
+    Returns:
+        The indices as a NumPy array of type int64.
+
+    Raises:
+        ValueError: If the shape, the type or the range is wrong.
+    """
+    if indices is None:
+        return np.arange(count, dtype="int64")
+    indices = np.asarray(indices)
+    if indices.shape != (count,):
+        raise ValueError(f"`indices` must have shape ({count},). Received: shape={indices.shape}.")
+    if not np.issubdtype(indices.dtype, np.integer) or indices.min() < 0:
+        raise ValueError(
+            "`indices` must hold integers of at least 0, such as `np.flatnonzero(mask)`. "
+            f"Received: dtype={indices.dtype}, minimum {indices.min()}."
+        )
+    return indices.astype("int64")
+
+
 def check_logits(logits: Any, y: np.ndarray | None = None) -> np.ndarray:
     """Returns a model's outputs as an array, after making sure that they can be logits.
 

@@ -55,6 +55,13 @@ def test_labels_come_back_as_int32():
     assert checks.check_labels(np.array([0, 2], "uint8"), 2).dtype == np.int32
 
 
+@pytest.mark.parametrize("indices", [[0, 1], [0.2, 0.7, 1.4], [True, True, False], [2, 1, -1]])
+def test_indices_that_are_none_are_refused(indices):
+    with pytest.raises(ValueError, match="`indices` must h"):
+        checks.check_indices(indices, 3)
+    np.testing.assert_array_equal(checks.check_indices([4, 2, 9], 3), [4, 2, 9])
+
+
 @pytest.mark.parametrize("epsilon", [0, -1, np.nan, np.inf, "8/255", True, None])
 def test_an_epsilon_that_is_no_positive_number_is_refused(epsilon):
     with pytest.raises(ValueError, match="`epsilon` must be a positive number"):

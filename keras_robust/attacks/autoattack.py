@@ -25,6 +25,7 @@ from keras_robust.checks import (
     check_epsilon,
     check_finite,
     check_images,
+    check_indices,
     check_labels,
     check_logits,
     check_positive_integer,
@@ -187,9 +188,7 @@ class AutoAttack:
         check_positive_integer("seed", seed, minimum=0)
         alone = len(x) * individual if isinstance(individual, bool) else individual
         check_positive_integer("individual", alone, minimum=0)
-        images = np.arange(len(x)) if indices is None else np.asarray(indices)
-        if images.shape != (len(x),):
-            raise ValueError(f"`indices` must have shape ({len(x)},). Received: shape={images.shape}.")
+        images = check_indices(indices, len(x))
         predictor = Predictor.of(model)
         classes = check_logits(predictor.predict(x[:batch_size], min(batch_size, len(x))), y).shape[1]
         run = _Run(self, model, x, y, images, seed, min(batch_size, len(x)), min(alone, len(x)), progress, classes)

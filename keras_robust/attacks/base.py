@@ -16,6 +16,7 @@ from keras_robust.checks import (
     Tensor,
     check_finite,
     check_images,
+    check_indices,
     check_labels,
     check_logits,
     check_positive_integer,
@@ -131,9 +132,7 @@ class Attack(abc.ABC):
         y = check_labels(y, len(x))
         check_positive_integer("batch_size", batch_size)
         check_positive_integer("seed", seed, minimum=0)
-        images = np.arange(len(x)) if indices is None else np.asarray(indices)
-        if images.shape != (len(x),):
-            raise ValueError(f"`indices` must have shape ({len(x)},). Received: shape={images.shape}.")
+        images = check_indices(indices, len(x))
         predictor = Predictor.of(model)
         logits = check_logits(predictor.predict(x[:batch_size], batch_size), y)
         result = AttackResult.start(x)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from keras_robust.checks import Tensor, check_choice, check_images, check_positive_integer
+from keras_robust.checks import Tensor, check_choice, check_images, check_indices, check_positive_integer
 from keras_robust.corruptions import blur, digital, noise, weather
 from keras_robust.corruptions.constants import CIFAR, CORRUPTIONS, IMAGENET, SEVERITIES
 from keras_robust.prediction import image_rng
@@ -78,9 +78,7 @@ def corrupt(
             "`x` must be a batch of images of at least 8 x 8 pixels with 1 or 3 channels, shape "
             f"(images, height, width, channels). Received: shape={x.shape}."
         )
-    images = np.arange(len(x)) if indices is None else np.asarray(indices)
-    if images.shape != (len(x),):
-        raise ValueError(f"`indices` must have shape ({len(x)},). Received: shape={images.shape}.")
+    images = check_indices(indices, len(x))
     c = _TABLES[constants][name][severity - 1]
     stream = _STREAM + len(SEVERITIES) * CORRUPTIONS.index(name) + severity
     chunk = max(1, _VALUES_A_CHUNK // x[0].size)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_robust.attacks.base import image_rng
-from keras_robust.checks import check_choice
+from keras_robust.checks import check_choice, check_indices
 
 _STREAM = 1_000_003  # keeps the draws of noise apart from those of attacks with the same seed
 
@@ -77,8 +77,8 @@ class Uniform:
 
 def _draw(x, seed, indices, draw) -> np.ndarray:
     # The stream does not depend on sigma: a sweep scales one draw, which takes its noise out of the comparison.
-    indices = range(len(x)) if indices is None else indices
-    return np.stack([draw(image_rng(seed, int(image), _STREAM), x.shape[1:]) for image in indices])
+    images = check_indices(indices, len(x))
+    return np.stack([draw(image_rng(seed, int(image), _STREAM), x.shape[1:]) for image in images])
 
 
 def _check_size(name: str, value: float) -> None:

@@ -157,7 +157,7 @@ class _Job:
         self.environment = Environment.here()
         self.metrics: list[Metric] = []
         self.own_states: list[Path] = []
-        self.under: dict[tuple, list[tuple[str, np.ndarray, dict]]] = {}
+        self.under: dict[tuple, list[tuple[float, np.ndarray, dict]]] = {}
         path = None if output is None else Path(f"{output}.partial")
         context = {
             "weights": digest_of_weights(model),
@@ -238,7 +238,7 @@ class _Job:
         correct = correct[:count]
         self.add(name, "attack", correct, norm=norm, epsilon=epsilon, attack=options, **cost)
         if epsilon is not None:
-            self.under.setdefault((norm, epsilon), []).append((options["name"], correct, options))
+            self.under.setdefault((norm, round(epsilon, 6)), []).append((epsilon, correct, options))
 
     def measure_ensemble(self, attack, count, alone) -> None:
         """Runs AutoAttack: a number after each of its attacks, the last recomputed from the images it returns.
@@ -281,7 +281,7 @@ class _Job:
                 **_cost([result.cost["individual"][stage]]),
             )
         if epsilon is not None:
-            self.under.setdefault((norm, epsilon), []).append((options["name"], correct, options))
+            self.under.setdefault((norm, round(epsilon, 6)), []).append((epsilon, correct, options))
 
     def run_ensemble(self, attack, name, count, alone):
         """Runs AutoAttack on the first images, with its progress and a state of its own."""
@@ -327,8 +327,9 @@ class _Job:
         return metrics
 
     def add_worst_cases(self) -> None:
-        for (norm, epsilon), found in self.under.items():
+        for (norm, _), found in self.under.items():
             if len(found) > 1:
+                epsilon = max(each for each, _, _ in found)  # 8 / 255 and 0.03137255 are one radius
                 correct = np.logical_and.reduce([each for _, each, _ in found])
                 options = {"name": "worst case", "attacks": [options for _, _, options in found]}
                 name = f"worst case {norm} {short(epsilon)}"

@@ -1,5 +1,6 @@
 """Robust training through plain `fit`: the batch is perturbed, the loss composed, the weights offset."""
 
+import inspect
 from collections.abc import Callable, Sequence
 
 import keras
@@ -122,6 +123,8 @@ class RobustTrainer(backend.TrainStep, keras.Model):
 
     def fit(self, x=None, *args, **options):
         """Checks the first images, and labels in arrays, before Keras's own `fit`: a compiled step cannot."""
+        options = dict(inspect.signature(super().fit).bind(x, *args, **options).arguments)
+        x = options.pop("x")
         logits = self._needs_logits()
         if self.perturbations or logits:
             images = first_images(x, options.get("batch_size") or 32)
@@ -130,7 +133,7 @@ class RobustTrainer(backend.TrainStep, keras.Model):
                 check_images(images)
             if logits:
                 self._refuse_probabilities(x[0][0] if hasattr(x, "follow_epochs") else images)
-        y = args[0] if args else options.get("y")
+        y = options.get("y")
         if self.objective is not None and is_array(y):
             check_classes(ops.convert_to_numpy(y), self._classes())
         callbacks = keras.tree.flatten(options.get("callbacks") or [])
@@ -144,7 +147,7 @@ class RobustTrainer(backend.TrainStep, keras.Model):
         if hasattr(x, "follow_epochs"):
             # Such batches are shuffled; those that are replayed must follow each other.
             options.update(callbacks=[*callbacks, x.follow_epochs()], shuffle=False)
-        return super().fit(x, *args, **options)
+        return super().fit(x, **options)
 
     def get_config(self):
         """Raises `NotImplementedError`, as Keras's own does: one saves or clones the model that is trained."""

@@ -102,6 +102,11 @@ def test_the_worst_case_is_taken_over_images_not_over_numbers(model, images):
     assert (worst.kind, worst.correct, worst.epsilon) == ("worst_case", 21 - 5, 0.12)
 
 
+def test_radii_that_are_one_to_rounding_have_one_worst_case(model, images):
+    metrics = evaluate(model, *images, attacks=[Push(0.12), Push(0.12 + 1e-9)])
+    assert [metric.kind for metric in metrics.metrics[1:]] == ["attack", "attack", "worst_case"]
+
+
 def test_an_attack_that_leaves_its_ball_is_an_error(model, images):
     with pytest.raises(ValueError, match=r"distance 0\.15"):
         evaluate(model, *images, attacks=[Push(0.1, overshoot=0.05)])

@@ -346,8 +346,11 @@ def test_the_trained_model_saves_and_loads_without_the_trainer(tmp_path):
 def test_to_save_the_trainer_itself_is_refused_before_an_epoch_is_lost(tmp_path):
     x, y = make_data((4,))
     trainer = compiled(RobustTrainer(make_linear()))
+    keep = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras")
     with pytest.raises(ValueError, match=r"trainer\.model\.save"):
-        fit(trainer, x, y, callbacks=[keras.callbacks.ModelCheckpoint(tmp_path / "best.keras")])
+        fit(trainer, x, y, callbacks=[keep])
+    with pytest.raises(ValueError, match=r"trainer\.model\.save"):
+        trainer.fit(x, y, BATCH, 1, 0, [keep])
     assert int(trainer.optimizer.iterations.numpy()) == 0
     with pytest.raises(NotImplementedError, match=r"trainer\.model\.save"):
         trainer.save(tmp_path / "trainer.keras")
