@@ -16,6 +16,11 @@ from keras_robust.training.perturbations import Perturbation
 from keras_robust.training.weak_subnets import WeakSubnets
 
 Loss = Callable[..., Tensor]
+_CROSS_ENTROPIES = (
+    keras.losses.SparseCategoricalCrossentropy,
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+)
 _SAVE_THE_MODEL = "What one saves is the model that it trains, `trainer.model.save(path)`."
 
 
@@ -46,10 +51,11 @@ class RobustTrainer(backend.TrainStep, keras.Model):
         ValueError: If `model` is not a Keras model, a part is not callable, or two parts make adversarial
             examples; in `fit`, if weights of samples or classes meet an objective or a weight perturbation, pixels
             are integers where there is an objective or a perturbation, or outside [0, 1] in the first images that
-            are to be perturbed (a Python generator is not looked at), the model returns probabilities on them
-            where an attack or an objective of this package needs logits, labels in an array are no classes of the
-            model where there is an objective, a weight perturbation meets averaged or constrained weights, or a
-            `ModelCheckpoint` is to save more than weights.
+            are to be perturbed (a Python generator is not looked at), the model returns probabilities on them or
+            several outputs, or the compiled loss takes probabilities, where an attack or an objective of this
+            package needs logits, labels in an array are no classes of the model where there is an objective, a
+            weight perturbation meets averaged or constrained weights, or a `ModelCheckpoint` is to save more than
+            weights.
     """
 
     def __init__(
@@ -100,10 +106,11 @@ class RobustTrainer(backend.TrainStep, keras.Model):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns the model's logits, in float32 at least: losses are computed in no less."""
-        return at_least_float32(self.model(inputs, training=training))
+        return keras.tree.map_structure(at_least_float32, self.model(inputs, training=training))
 
     def prepare_batch(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> tuple:
         """Perturbs one batch; called by `TrainStep` inside the compiled step."""
+        x, y = keras.tree.map_structure(ops.convert_to_tensor, (x, y))  # arrays in `train_on_batch` on PyTorch
         if sample_weight is not None and not (self.objective is self.weight_perturbation is None):
             raise ValueError(
                 "`sample_weight` and `class_weight` weigh the compiled loss alone; an objective and a weight "
@@ -133,6 +140,7 @@ class RobustTrainer(backend.TrainStep, keras.Model):
                 check_images(images)
             if logits:
                 self._refuse_probabilities(x[0][0] if hasattr(x, "follow_epochs") else images)
+                self._refuse_a_loss_of_probabilities()
         y = options.get("y")
         if self.objective is not None and is_array(y):
             check_classes(ops.convert_to_numpy(y), self._classes())
@@ -165,7 +173,26 @@ class RobustTrainer(backend.TrainStep, keras.Model):
         if images is not None and self.model.built:
             with keras.StatelessScope():  # random seeds stay where they are
                 outputs = self.call(ops.convert_to_tensor(images[:2]), training=False)
+            if not ops.is_tensor(outputs):
+                raise ValueError(
+                    "An attack and an objective need a model of one output, its logits. Received: "
+                    f"{len(keras.tree.flatten(outputs))} outputs of '{self.model.name}'. Train a model of the one "
+                    "that is to be robust, keras.Model(model.inputs, model.outputs[0])."
+                )
             check_logits(outputs)
+
+    def _refuse_a_loss_of_probabilities(self) -> None:
+        loss = getattr(self, "loss", None)
+        name = loss if isinstance(loss, str) else getattr(loss, "__name__", "")
+        of_probabilities = name in ("sparse_categorical_crossentropy", "categorical_crossentropy") or (
+            isinstance(loss, _CROSS_ENTROPIES) and not loss.get_config()["from_logits"]
+        )
+        if self.objective is None and of_probabilities:
+            raise ValueError(
+                "The compiled loss must take logits, as attacks do. Received: "
+                f"loss={name or type(loss).__name__}, which takes probabilities. Compile with "
+                "keras.losses.SparseCategoricalCrossentropy(from_logits=True)."
+            )
 
     def _classes(self) -> int | None:
         shape = getattr(self.model, "output_shape", None)  # not known before the first call of some models

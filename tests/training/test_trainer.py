@@ -393,6 +393,43 @@ def test_probabilities_train_where_only_noise_is_added():
     assert np.isfinite(fit(trainer, x, y)["loss"]).all()
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sparse_categorical_crossentropy",
+        keras.losses.sparse_categorical_crossentropy,
+        keras.losses.SparseCategoricalCrossentropy(),
+    ],
+)
+def test_a_loss_of_probabilities_is_refused_beside_an_attack_on_logits(loss):
+    x, y = make_data()
+    trainer = RobustTrainer(make_model(), perturbations=[Adversarial(epsilon=0.1, steps=1)])
+    trainer.compile(optimizer="sgd", loss=loss)
+    with pytest.raises(ValueError, match=r"must take logits.*from_logits=True"):
+        fit(trainer, x, y)
+
+
+def test_a_model_of_two_outputs_trains_with_noise_and_is_refused_beside_an_attack():
+    x, y = make_data()
+    outputs = make_model()(inputs := keras.Input(x.shape[1:]))
+    model = keras.Model(inputs, [outputs, layers.Dense(2)(outputs)])
+    losses = [keras.losses.SparseCategoricalCrossentropy(from_logits=True)] * 2
+    for attacks in ([], [Adversarial(epsilon=0.1, steps=1)]):
+        trainer = RobustTrainer(model, perturbations=[*attacks, GaussianNoiseInput(0.1)])
+        trainer.compile(optimizer="sgd", loss=losses)
+        if attacks:
+            with pytest.raises(ValueError, match=r"one output, its logits\. Received: 2 outputs"):
+                trainer.fit(x, [y, y % 2], verbose=0)
+        else:
+            assert np.isfinite(trainer.fit(x, [y, y % 2], verbose=0).history["loss"]).all()
+
+
+def test_a_batch_of_arrays_trains_alone():
+    x, y = make_data()
+    trainer = compiled(RobustTrainer(make_model(), perturbations=[Adversarial(epsilon=0.1, steps=1)]))
+    assert np.isfinite(trainer.train_on_batch(x, y, return_dict=True)["loss"])
+
+
 def test_what_is_not_a_model_or_not_callable_is_refused():
     with pytest.raises(ValueError, match=r"`model` must be a keras\.Model"):
         RobustTrainer("resnet18")
