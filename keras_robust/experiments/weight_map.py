@@ -77,7 +77,8 @@ def table(number: int, setting: str, *, epochs: int | None = None, entries: str 
     """Returns the rows of a table of test errors.
 
     Table 4 has the nine small networks on MNIST; 5, 6 and 7 have the residual and the dense networks on MNIST,
-    CIFAR-10 and iWildCam 2019.
+    CIFAR-10 and iWildCam 2019. Differs from the paper: of iWildCam 2019 the validation images are drawn from all
+    that are not tested on, not class by class.
 
     Args:
         number: 4, 5, 6 or 7.
