@@ -22,7 +22,7 @@ Each of `jax.py`, `tensorflow.py` and `torch.py` defines the same names:
 - `normal(shape, key)`: standard normal numbers, float32, a pure function of `key`, two 32-bit words in a tensor of
   type int32 or uint32, cheap inside `jit`. JAX and TensorFlow agree to rounding; PyTorch draws other numbers.
 - `custom_gradient(fn)`: as `keras.ops.custom_gradient`, except in a graph that is being recorded on PyTorch, which
-  differentiates the function itself.
+  differentiates the function itself, or exported, as to ONNX.
 - `compiled_memory(fn, *tensors)`: bytes that a function of `jit` needs at its peak, arguments and results
   included, as its compiler laid them out; None where the framework does not tell.
 - `compiled_program(fn, *tensors)`: text of what a function of `jit` was compiled to, without names: equal programs

@@ -116,8 +116,8 @@ def custom_gradient(fn):
     outside_graphs = keras.ops.custom_gradient(fn)
 
     def run(*tensors):
-        # A function of its own for the gradient cannot be recorded: NYI in PyTorch's `functionalize`.
-        if torch._C._are_functorch_transforms_active():
+        # A function of its own for the gradient cannot be recorded (NYI in `functionalize`), nor exported.
+        if torch._C._are_functorch_transforms_active() or torch.jit.is_tracing():
             return fn(*tensors)[0]
         return outside_graphs(*tensors)
 

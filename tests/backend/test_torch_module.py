@@ -4,6 +4,7 @@ import pytest
 
 from keras_robust.attacks import PGD, Predictor
 from keras_robust.backend.torch_module import as_torch_module
+from keras_robust.layers import WeightMap
 from tests.attacks.contract import contract_data, contract_model
 
 on_torch = pytest.mark.skipif(keras.backend.backend() != "torch", reason="wraps models of the PyTorch backend")
@@ -117,3 +118,13 @@ def test_a_model_whose_call_does_not_know_training_is_wrapped():
     model(np.zeros((1, 2, 2, 3), "float32"))
     logits = as_torch_module(model).train()(images)
     torch.testing.assert_close(logits, images.permute(0, 2, 3, 1).reshape(5, 12))
+
+
+@on_torch
+def test_a_weight_map_can_be_traced_for_export():
+    torch = pytest.importorskip("torch")
+    # As `model.export(path, format="onnx")` does, which stopped at its gradient.
+    module = keras.Sequential([keras.Input((8, 8, 2)), WeightMap(3), keras.layers.Flatten()])
+    x = torch.rand(2, 8, 8, 2)
+    traced = torch.jit.trace(module, x)
+    np.testing.assert_allclose(traced(x).detach(), module(x).detach(), rtol=1e-5, atol=1e-6)
