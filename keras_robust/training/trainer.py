@@ -264,14 +264,16 @@ class RobustTrainer(backend.TrainStep, keras.Model):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         loss = self._main_loss(x, y, y_pred, sample_weight)
         for term in self.terms:
-            loss = loss + term(self.model, x, y, y_pred, self._clean.value)
+            # Keras's losses are of `floatx`, whatever the precision of the model.
+            loss = loss + ops.cast(term(self.model, x, y, y_pred, self._clean.value), loss.dtype)
         return loss
 
     def _main_loss(self, x, y, y_pred, sample_weight=None):
         """The compiled loss or the objective, without the terms."""
         if self.objective is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training=True)
-        return sum(self.losses, start=self.objective(self.model, x, y, y_pred, self._clean.value))
+        loss = self.objective(self.model, x, y, y_pred, self._clean.value)
+        return sum((ops.cast(each, loss.dtype) for each in self.losses), start=loss)
 
 
 class _Slot:

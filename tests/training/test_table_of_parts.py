@@ -76,9 +76,12 @@ def test_every_combination_learns_and_goes_on_from_a_checkpoint_to_the_same_weig
         np.testing.assert_allclose(other, one, atol=SAME_WEIGHTS)
 
 
+@pytest.mark.parametrize("policy", ["float64", "float32"])
 @pytest.mark.parametrize("part", ["adversarial", "trades", "free", "random", "controller"])
-def test_parts_train_where_the_default_float_type_is_not_float32(part):
+def test_parts_train_where_the_default_float_type_is_not_float32(part, policy):
+    before = keras.config.dtype_policy()
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy(policy)
     try:
         model = nets.dense()
         searches = {"random": RandomSearch, "controller": ControllerSearch}
@@ -93,3 +96,4 @@ def test_parts_train_where_the_default_float_type_is_not_float32(part):
         assert np.isfinite(nets.fit(nets.compiled(trainer, 0.1), x, y, batch_size=16, epochs=1)).all()
     finally:
         keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy(before)
