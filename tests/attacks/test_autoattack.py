@@ -10,7 +10,7 @@ from keras_robust.attacks import APGD, FAB, PGD, AutoAttack, Square
 from keras_robust.attacks.autoattack_state import RunState
 from keras_robust.attacks.precision import float32_copy, is_mixed
 from keras_robust.layers import GaussianNoise, noise_at_inference
-from tests.attacks.contract import contract_data, contract_model
+from tests.attacks.contract import contract_data, contract_model, model_of_nan_in_the_dark
 
 BATCH = 4
 ROUNDING = 1e-5  # a radius in float32, summed over up to 108 pixels
@@ -353,11 +353,7 @@ def test_bad_input_is_an_error_before_any_file_is_written(fault, tmp_path):
 
 @pytest.mark.parametrize("clean", [True, False])
 def test_logits_that_are_not_finite_are_an_error_beyond_the_first_batch_and_on_attacked_images(clean):
-    inputs = keras.Input((4, 4, 1))
-    pixels = keras.layers.Flatten()(inputs)
-    # NaN where the darkest pixel is below one half.
-    outputs = keras.layers.Dense(3)(pixels) - keras.ops.log(keras.ops.min(pixels, -1, keepdims=True) - 0.5)
-    model = keras.Model(inputs, outputs)
+    model = model_of_nan_in_the_dark((4, 4, 1), 3)
     x = np.random.default_rng(0).uniform(0.55, 0.6, (6, 4, 4, 1)).astype("float32")
     y = attacks.Predictor.of(model).predict(x).argmax(1)
     if clean:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_robust import attacks, losses, norms
-from tests.attacks.contract import EPSILON, ROWS, contract_data, contract_model
+from tests.attacks.contract import EPSILON, ROWS, contract_data, contract_model, model_of_nan_in_the_dark
 
 SEED, BATCH, OTHER_BATCH = 11, 8, 4  # 12 images are batches of 8 and 4: two compilations an attack
 # A radius and a box in float32, summed over up to 108 pixels.
@@ -175,11 +175,7 @@ def test_a_model_of_logits_that_are_not_finite_is_refused(row):
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_a_model_of_logits_that_are_not_finite_beyond_the_first_batch_is_refused(row):
-    inputs = keras.Input((6, 6, 3))
-    pixels = keras.layers.Flatten()(inputs)
-    # NaN where the darkest pixel is below one half.
-    outputs = keras.layers.Dense(5)(pixels) - keras.ops.log(keras.ops.min(pixels, -1, keepdims=True) - 0.5)
-    model = keras.Model(inputs, outputs)
+    model = model_of_nan_in_the_dark((6, 6, 3), 5)
     x = np.random.default_rng(0).uniform(0.7, 0.9, (4, 6, 6, 3)).astype("float32")
     x[2:] = 0.4
     y = np.append(model.predict(x[:2], verbose=0).argmax(axis=1), [1, 1])  # argmax of NaN is 0
