@@ -81,9 +81,9 @@ SETTINGS = {
     "small": Setting(
         name="small",
         builder="kap_cnn",
-        images=40,
+        images=150,
         epochs=5,
-        train_images=15_000,
+        train_images=None,
         epsilons=(0.1, 0.25, 0.5, 1.0, 2.0),
         autoattack_epsilons=(0.25, 0.5, 1.0),
         pgd_steps=20,
