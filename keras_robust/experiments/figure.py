@@ -11,7 +11,8 @@ class Line:
 
     Args:
         label: Name in the legend.
-        x: Horizontal positions; texts stand in their order, one place each.
+        x: Horizontal positions; texts stand in their order, one place each, and where all of a panel are whole
+            numbers its axis has no other ticks.
         y: Heights, one for each position.
         error: Half heights of error bars; None for none.
     """
@@ -46,6 +47,7 @@ def draw_lines(
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise ImportError(
             f"Figures need matplotlib: pip install 'keras-robust[plots]'. Received: {error}."
@@ -61,6 +63,8 @@ def draw_lines(
         axes.set(title=name, xlabel=label)
         if log_x:
             axes.set_xscale("log")
+        elif all(isinstance(x, int) for line in lines for x in line.x):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if any(line.label for line in lines) and not shared:
             axes.legend(fontsize="small")

@@ -77,3 +77,15 @@ def test_draw_lines_writes_a_panel_for_each_title(tmp_path):
     lines = [Line("kap", [1, 2, 3], [0.1, 0.2, 0.3], [0.01, 0.02, 0.03])]
     draw_lines({"a": lines, "b": lines}, tmp_path / "figure.png", x_label=["depth", "sigma"], title="title")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("x", "whole"), [(range(1, 5), True), ([0.0, 0.5, 1.0, 1.5], False)])
+def test_an_axis_of_whole_numbers_has_ticks_at_them_alone(x, whole, tmp_path, monkeypatch):
+    figures = pytest.importorskip("matplotlib.figure")
+    ticks = []
+    monkeypatch.setattr(
+        figures.Figure, "savefig", lambda figure, *_, **__: ticks.extend(figure.axes[0].get_xticks())
+    )
+    draw_lines({"a": [Line("kap", x, [0.1, 0.2, 0.3, 0.4])]}, tmp_path / "figure.png", x_label="layer")
+    assert all(float(tick).is_integer() for tick in ticks) == whole
