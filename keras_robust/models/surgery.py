@@ -190,7 +190,8 @@ def fold_kap(model: keras.Model) -> keras.Model:
     """Turns averaged kernels into plain layers with the averages as weights, for inference.
 
     A `KAP` layer that directly follows a convolution, a dense layer, an `EinsumDense` or a `MultiHeadAttention`,
-    whose output projection it is folded into, goes too. Any other, after an activation or a normalisation, stays.
+    whose output projection it is folded into, goes too. Any other stays: after an activation, a normalisation or a
+    quantized layer.
 
     Args:
         model: Functional or sequential model, nested ones included; it stays as it is.
@@ -238,6 +239,8 @@ def _can_fold(source: Any, kap: KAP, graph: Graph) -> bool:
     if type(source) not in _FOLDABLE or source.activation is not keras.activations.linear:
         return False
     if getattr(source, "averaging", None) is not None or getattr(source, "groups", 1) != 1:
+        return False
+    if source.quantization_mode is not None:
         return False
     rank = len(graph.shapes(source)[0][1])
     return channel_axis(kap.data_format, rank) == channel_axis(_data_format(source), rank)

@@ -277,6 +277,17 @@ def test_kap_layer_after_a_convolution_or_dense_layer_is_folded_and_any_other_st
     assert_same_outputs(model, folded, rng)
 
 
+def test_kap_after_a_quantized_layer_is_not_folded(rng):
+    inputs = keras.Input((6,))
+    x = KAP(3, name="pool")(layers.Dense(8, name="first")(inputs))
+    model = keras.Model(inputs, layers.Dense(4)(x))
+    model.quantize("int8")
+    folded = models.fold_kap(model)
+    assert isinstance(folded.get_layer("pool"), KAP)
+    x = rng.random((5, 6)).astype("float32")
+    np.testing.assert_allclose(folded.predict(x, verbose=0), model.predict(x, verbose=0), atol=FLOAT32_ROUNDING)
+
+
 def test_kap_after_attention_and_einsum_projections_is_folded_into_them(rng):
     inputs = keras.Input((2, 9, 16))
     attended = layers.MultiHeadAttention(2, 8, attention_axes=(2,), name="attention")(inputs, inputs)
