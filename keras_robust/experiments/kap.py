@@ -81,9 +81,9 @@ SETTINGS = {
     "small": Setting(
         name="small",
         builder="kap_cnn",
-        images=150,
+        images=40,
         epochs=5,
-        train_images=None,
+        train_images=15_000,
         epsilons=(0.1, 0.25, 0.5, 1.0, 2.0),
         autoattack_epsilons=(0.25, 0.5, 1.0),
         pgd_steps=20,

@@ -1,6 +1,6 @@
 """Figure 4 of the KAP paper: AutoAttack-L2 against epsilon by depth (a), by ensemble size K=S (b), by sigma (c).
 
-    python scripts/kap/figure_4.py                       # three-layer nets, 5 epochs of CIFAR-10
+    python scripts/kap/figure_4.py                       # three-layer nets, 15,000 CIFAR-10 images, 5 epochs
     python scripts/kap/figure_4.py --panels c --setting paper --trials 3
 
 The paper's own nets are small too; which of them is behind which panel, and sigma in a and b, are not stated: here

@@ -1,6 +1,6 @@
 """Figure 5 of the KAP paper: accuracy under AutoAttack-L2 against epsilon.
 
-    python scripts/kap/figure_5.py                       # three-layer nets, 5 epochs of CIFAR-10
+    python scripts/kap/figure_5.py                       # three-layer nets, 15,000 CIFAR-10 images, 5 epochs
     python scripts/kap/figure_5.py --setting paper       # ResNet-18, 200 epochs
 
 Panel a: trained without noise, plain, with kernel average and with kernel maximum pooling. Panel b: with noise of

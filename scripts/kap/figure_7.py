@@ -1,6 +1,6 @@
 """Figures 7 and A1 of the KAP paper: first-layer kernels on the sheet, and a number for their topography.
 
-    python scripts/kap/figure_7.py                       # three-layer nets, 5 epochs of CIFAR-10
+    python scripts/kap/figure_7.py                       # three-layer nets, 15,000 CIFAR-10 images, 5 epochs
     python scripts/kap/figure_7.py --setting paper       # ResNet-18, 200 epochs
 
 The number is the mean correlation of kernels that touch on the sheet, beside the mean over all pairs; p is the

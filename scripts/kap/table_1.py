@@ -1,6 +1,6 @@
 """Table 1 of the KAP paper: clean, PGD, AutoAttack and Square on CIFAR-10 and CIFAR-100, L2.
 
-    python scripts/kap/table_1.py                        # three-layer nets, 5 epochs of CIFAR-10
+    python scripts/kap/table_1.py                        # three-layer nets, 15,000 CIFAR-10 images, 5 epochs
     python scripts/kap/table_1.py --setting paper --trials 3
 
 The paper's numbers, in brackets, are ResNet-18's; the small setting has three-layer nets, epsilon 0.25 too, and AT

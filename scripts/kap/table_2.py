@@ -1,6 +1,6 @@
 """Table 2 of the KAP paper: AutoAttack's images, made without noise, classified with noise at test.
 
-    python scripts/kap/table_2.py                        # three-layer nets, 5 epochs of CIFAR-10
+    python scripts/kap/table_2.py                        # three-layer nets, 15,000 CIFAR-10 images, 5 epochs
     python scripts/kap/table_2.py --setting paper
     python scripts/kap/table_2.py --entries zoo --images 64       # the ResNet-18 that are trained already
 

@@ -4,8 +4,8 @@
     python scripts/kap/table_3.py --setting paper --datasets tiny_imagenet
 
 The paper's numbers, in brackets, are ResNet-18's on the large data sets; the small setting shows how the rows
-compare, without them: three-layer nets, 5 epochs of CIFAR-10, epsilon 0.25 too, no WideX4. The head of the paper's
-table says PGD-Linf, its text and Table A1 PGD-L2. Go on after a kill with the same command.
+compare, without them: three-layer nets, 15,000 CIFAR-10 images, 5 epochs, epsilon 0.25 too, no WideX4. The head of
+the paper's table says PGD-Linf, its text and Table A1 PGD-L2. Go on after a kill with the same command.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Table A3 of the KAP paper: KAP networks on AutoAttack's images of a plain and an adversarially trained network.
 
-    python scripts/kap/table_a3.py                       # three-layer nets, 5 epochs of CIFAR-10
+    python scripts/kap/table_a3.py                       # three-layer nets, 15,000 CIFAR-10 images, 5 epochs
     python scripts/kap/table_a3.py --setting paper
 
 Every network is attacked with every network's images; the paper has two sources. Its numbers, in brackets, are
