@@ -25,6 +25,9 @@ def study_parser(description: str, output: str) -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, help="epochs of each training, instead of the setting's")
     parser.add_argument("--trials", type=int, default=1, help="trainings of each row, seeds 0, 1, ...")
     parser.add_argument("--images", type=int, help="test images under AutoAttack, instead of the setting's")
+    parser.add_argument(
+        "--all-images", action="store_true", help="train on all training images, in the small setting too"
+    )
     parser.add_argument("--output", type=Path, default=Path(output))
     parser.add_argument("--data-dir", help="folder of TensorFlow Datasets; else TFDS_DATA_DIR")
     return parser

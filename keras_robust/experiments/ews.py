@@ -126,6 +126,8 @@ def _with_options(setting: Setting, options: argparse.Namespace) -> Setting:
         changes |= {"epochs": options.epochs, "adversarial_epochs": options.epochs}
     if options.images is not None:
         changes |= {"images": options.images, "attacked_images": options.images}
+    if options.all_images:
+        changes["train_images"] = None
     return dataclasses.replace(setting, **changes)
 
 

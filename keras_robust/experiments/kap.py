@@ -136,6 +136,8 @@ def setting_of(options: argparse.Namespace) -> Setting:
     """Returns the setting that a script's options ask for."""
     given = {"epochs": options.epochs, "images": options.images}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if options.all_images:
+        changes["train_images"] = None
     return dataclasses.replace(SETTINGS[options.setting], **changes)
 
 

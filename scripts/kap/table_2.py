@@ -37,8 +37,10 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     setting = setting_of(options)
     if options.entries is not None:
-        if options.epochs is not None or options.trials != 1:
-            parser.error("--entries takes networks as they are trained: leave out --epochs and --trials.")
+        if options.epochs is not None or options.trials != 1 or options.all_images:
+            parser.error(
+                "--entries takes networks as they are trained: leave out --epochs, --trials and --all-images."
+            )
         setting = dataclasses.replace(setting, name="zoo")
     output = options.output / setting.name
     try:

@@ -10,7 +10,8 @@ import pytest
 
 from keras_robust import datasets, models, pipeline
 from keras_robust.attacks import FGSM
-from keras_robust.experiments import kap, kap_claims, kap_measures
+from keras_robust.experiments import ews, kap, kap_claims, kap_measures
+from keras_robust.experiments.command import study_parser
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts/kap"
 ZOO = Path(__file__).resolve().parents[2] / "zoo"
@@ -212,6 +213,21 @@ def test_table_2_takes_the_trained_networks_of_a_folder(tmp_path, capsys):
     with pytest.raises(SystemExit):
         module.main(["--entries", str(ZOO), "--epochs", "3"])
     assert "leave out --epochs" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        module.main(["--entries", str(ZOO), "--all-images"])
+    assert "leave out --epochs" in capsys.readouterr().err
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("paper", [kap, ews])
+def test_the_small_setting_trains_on_all_images_where_that_is_asked(paper):
+    parser = study_parser("", "reports")
+    assert paper.setting_of(parser.parse_args([])).train_images == 15_000
+    setting = paper.setting_of(parser.parse_args(["--all-images"]))
+    assert setting == dataclasses.replace(paper.SETTINGS["small"], train_images=None)
+    assert "paper" in paper.SETTINGS
+    found = paper.setting_of(parser.parse_args(["--setting", "paper", "--all-images"]))
+    assert found == paper.SETTINGS["paper"]
 
 
 @pytest.mark.once
