@@ -35,8 +35,8 @@ the first {other_images} clean, noisy and under PGD ({pgd_steps} steps). The pap
 and gives its curves as pictures, so that claims are compared and not numbers.
 
 A claim *agrees* or *contradicts* where the difference of the two networks is beyond its 95 % interval over the
-images; else it is *open*: so many images do not tell. One training each: what another seed would change is not in
-the interval.
+images; else it is *open*: so many images do not tell; *mixed*: one number agrees and another contradicts. One
+training each: what another seed would change is not in the interval.
 """
 
 EXPLANATION = """## What is behind it

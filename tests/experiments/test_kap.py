@@ -197,7 +197,7 @@ def test_figure_a4_says_that_it_is_of_images_that_are_classified_correctly(monke
     )
     results = json.loads((SCRIPTS.parent / "results/kap/figures_a3_a4.json").read_text(encoding="utf-8"))
     module.draw(results, Path("out/figures.png"))
-    assert "those of 40 images that the network classifies correctly" in titles["figure_a4.png"]
+    assert "those of 150 images that the network classifies correctly" in titles["figure_a4.png"]
     assert "25 copies of an image" in titles["figure_a3.png"]
 
 
