@@ -28,11 +28,11 @@ from keras_robust.experiments.kap_claims import (
 FOLDER = Path(__file__).resolve().parents[1] / "results/kap"
 INTRODUCTION = """# The figures of the KAP paper in their small setting
 
-Written by `python scripts/kap/report.py` from the files beside it, figures 4 and 5 by their scripts with
-`{options}`. Three-layer nets (3 x 3 convolutions of stride 2) on real CIFAR-10, all trained
-alike: {provenance}. The first {autoattack_images} test images are under AutoAttack,
-the first {other_images} clean, noisy and under PGD ({pgd_steps} steps). The paper trains 200 epochs on all images,
-and gives its curves as pictures, so that claims are compared and not numbers.
+Written by `python scripts/kap/report.py` from the files beside it. Three-layer nets (3 x 3 convolutions of stride
+2) on real CIFAR-10, all trained alike, on {chosen}: {provenance}.
+In figures 4 and 5 the first {autoattack_images} test images are under AutoAttack (`--images`), the first
+{other_images} clean, noisy and under PGD ({pgd_steps} steps). The paper trains 200 epochs on all images, and gives
+its curves as pictures, so that claims are compared and not numbers.
 
 A claim *agrees* or *contradicts* where the difference of the two networks is beyond its 95 % interval over the
 images; else it is *open*: so many images do not tell; *mixed*: one number agrees and another contradicts. One
@@ -55,10 +55,9 @@ def report(folder):
     """Returns the text."""
     results = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))}
     first = results["figure_5"]
-    options = f"--images {first['setting']['autoattack_images']}"
-    if not first["rows"][0]["recipe"]["dataset"].get("images"):
-        options = f"--all-images {options}"
-    lines = [INTRODUCTION.format(provenance=provenance(first), options=options, **first["setting"])]
+    some = first["rows"][0]["recipe"]["dataset"].get("images")
+    chosen = "some training images" if some else "all training images (`--all-images`)"
+    lines = [INTRODUCTION.format(provenance=provenance(first), chosen=chosen, **first["setting"])]
     for name, claims in CLAIMS.items():
         lines += claims_summary(claims, results[name]) if name in results else []
     lines += topography_summary(results["figure_7"]) if "figure_7" in results else []

@@ -12,6 +12,7 @@ from keras_robust import datasets, models, pipeline
 from keras_robust.attacks import FGSM
 from keras_robust.experiments import ews, kap, kap_claims, kap_measures
 from keras_robust.experiments.command import study_parser
+from keras_robust.training.recipe import parse_recipe
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts/kap"
 ZOO = Path(__file__).resolve().parents[2] / "zoo"
@@ -225,9 +226,29 @@ def test_the_small_setting_trains_on_all_images_where_that_is_asked(paper):
     assert paper.setting_of(parser.parse_args([])).train_images == 15_000
     setting = paper.setting_of(parser.parse_args(["--all-images"]))
     assert setting == dataclasses.replace(paper.SETTINGS["small"], train_images=None)
-    assert "paper" in paper.SETTINGS
     found = paper.setting_of(parser.parse_args(["--setting", "paper", "--all-images"]))
     assert found == paper.SETTINGS["paper"]
+
+
+@pytest.mark.once
+def test_the_sweeps_of_the_weak_subnets_paper_train_on_all_images_where_that_is_asked():
+    parser = study_parser("", "reports")
+    assert ews.sweep_setting(parser.parse_args([])).train_images == 5_000
+    assert ews.sweep_setting(parser.parse_args(["--all-images"])).train_images is None
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", ["figure_4", "figure_5", "figure_6", "figure_7", "figures_a2_a3_a4", "table_2"])
+def test_stored_results_are_of_what_the_scripts_train_with_all_images(name):
+    file = "figures_a3_a4" if name == "figures_a2_a3_a4" else name
+    stored = json.loads((SCRIPTS.parent / f"results/kap/{file}.json").read_text(encoding="utf-8"))
+    setting = kap.setting_of(study_parser("", "reports").parse_args(["--all-images", "--images", "150"]))
+    rows = rows_of(script(name), setting)
+    assert {row["name"] for row in stored["rows"]} == set(rows)
+    for row in stored["rows"]:
+        assert parse_recipe(row["recipe"], source=name).digest() == rows[row["name"]].recipe.digest()
+    if name in ("figure_4", "figure_5"):
+        assert stored["setting"] == setting.question()
 
 
 @pytest.mark.once
