@@ -79,7 +79,7 @@ def list_command(
         table.add_column(column, justify="right" if column in ("parameters", "clean") else "left")
     for entry in entries:
         clean = next(metric for metric in entry.metrics if metric.kind == "clean")
-        robust = [f"{m.value:.1%} at {m.norm} {radius(m.epsilon or 0)}" for m in robust_accuracy(entry.metrics)]
+        robust = [f"{m.value:.1%} at {m.norm} {radius(eps)}" for eps, m in robust_accuracy(entry.metrics)]
         here = (folders[entry.name] / entry.weights.file).is_file()
         size = f"{entry.weights.bytes / 1e6:.1f} MB" + ("" if here else ", not here")
         table.add_row(

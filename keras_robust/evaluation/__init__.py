@@ -6,6 +6,7 @@ from keras_robust.evaluation.metrics import DataFingerprint as DataFingerprint
 from keras_robust.evaluation.metrics import Environment as Environment
 from keras_robust.evaluation.metrics import Metric as Metric
 from keras_robust.evaluation.metrics import Metrics as Metrics
+from keras_robust.evaluation.metrics import RobustAccuracy as RobustAccuracy
 from keras_robust.evaluation.metrics import robust_accuracy as robust_accuracy
 from keras_robust.evaluation.metrics import wilson_interval as wilson_interval
 from keras_robust.evaluation.noise import Gaussian as Gaussian

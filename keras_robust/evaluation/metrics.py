@@ -9,7 +9,7 @@ import platform
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -214,18 +214,49 @@ def radius(epsilon: float) -> str:
     return f"{round(levels) / 2:g}/255"
 
 
-def robust_accuracy(metrics: Iterable[Metric]) -> list[Metric]:
-    """Returns, for each norm and epsilon, the lowest number measured under it on the most images."""
-    best: dict[tuple, Metric] = {}
+class RobustAccuracy(NamedTuple):
+    """The lowest accuracy that was measured within a ball.
+
+    Args:
+        epsilon: Radius of the ball in pixel units of the metric's norm.
+        metric: The number; its own radius is smaller where an attack within a smaller ball left less.
+    """
+
+    epsilon: float
+    metric: Metric
+
+
+def robust_accuracy(metrics: Iterable[Metric]) -> list[RobustAccuracy]:
+    """Returns, for each norm and radius, the lowest number measured within that ball.
+
+    A ball holds every smaller one, and so the adversarial images that were found there: a number of a smaller
+    radius on the same images takes the place of a higher one. Of the numbers of one radius those on the most
+    images count.
+
+    Args:
+        metrics: Numbers of one model.
+
+    Returns:
+        One item for each norm and radius that an attack was measured under, sorted.
+    """
+    own: dict[tuple[str, float], Metric] = {}
     for metric in metrics:
         if (metric.attack or {}).get("stage"):  # a part of AutoAttack; the whole stands beside it
             continue
         if metric.kind in ("attack", "worst_case") and metric.norm is not None and metric.epsilon is not None:
             key = (metric.norm, round(metric.epsilon, 6))
-            held = best.get(key)
+            held = own.get(key)
             if held is None or (-metric.images, metric.value) <= (-held.images, held.value):
-                best[key] = metric
-    return [best[key] for key in sorted(best)]
+                own[key] = metric
+    found = []
+    for (norm, size), metric in sorted(own.items(), key=lambda item: item[0]):
+        lowest = metric
+        for (other_norm, other_size), other in own.items():
+            within = other_norm == norm and other_size < size and other.data == metric.data
+            if within and other.value < lowest.value:
+                lowest = other
+        found.append(RobustAccuracy(metric.epsilon or 0.0, lowest))
+    return found
 
 
 def wilson_interval(correct: int, images: int) -> tuple[float, float]:

@@ -46,10 +46,16 @@ def write_leaderboard(path: str | Path, entries: Iterable[Entry], zoo: str | Pat
 
 def _row(entry: Entry, links: str) -> dict[str, Any]:
     clean = next(metric for metric in entry.metrics if metric.kind == "clean")
-    threats = {_threat(metric): _number(metric) for metric in robust_accuracy(entry.metrics)}
+    threats = {}
+    for epsilon, metric in robust_accuracy(entry.metrics):
+        number = _number(metric)
+        smaller = within_smaller(epsilon, metric)
+        threats[f"{metric.norm} {radius(epsilon)}"] = number | {
+            "attacks": [f"{each}{smaller}" for each in number["attacks"]]
+        }
     for metric in entry.metrics:
         if metric.kind in ("gaussian_noise", "uniform_noise") and metric.sigma:
-            threats[_threat(metric)] = _number(metric)
+            threats[f"{metric.kind.replace('_', ' ')} {metric.sigma:.4g}"] = _number(metric)
     return {
         "name": entry.name,
         "card": f"{links}{entry.name}/card.md",
@@ -61,10 +67,9 @@ def _row(entry: Entry, links: str) -> dict[str, Any]:
     }
 
 
-def _threat(metric: Metric) -> str:
-    if metric.norm is not None:
-        return f"{metric.norm} {radius(metric.epsilon or 0)}"
-    return f"{metric.kind.replace('_', ' ')} {metric.sigma:.4g}"
+def within_smaller(epsilon: float, metric: Metric) -> str:
+    """Returns `" within 0.1"` where a number that counts for `epsilon` was measured within a smaller radius."""
+    return "" if metric.epsilon == epsilon else f" within {radius(metric.epsilon or 0)}"
 
 
 def _number(metric: Metric) -> dict[str, Any]:

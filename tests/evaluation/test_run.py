@@ -326,7 +326,7 @@ def test_each_attack_of_autoattack_alone_is_a_number_on_the_first_images(model, 
     # The boundary lies at image 10: the first eight images are farther from it than epsilon, the ninth is not.
     assert [(metric.correct, metric.images) for metric in alone] == [(8, 9), (8, 9)]
     (robust,) = robust_accuracy(metrics.metrics)
-    assert robust.name == "AutoAttack Linf 0.12"
+    assert robust.metric.name == "AutoAttack Linf 0.12"
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
 

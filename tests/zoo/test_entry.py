@@ -7,6 +7,7 @@ from keras_robust import zoo
 from keras_robust.evaluation.metrics import Metric
 from keras_robust.zoo.card import card_is_current, render_card
 from keras_robust.zoo.entry import Entry, make_entry
+from keras_robust.zoo.leaderboard import leaderboard_page
 from keras_robust.zoo.results import BEGIN, END, place_table, results_table
 
 pytestmark = pytest.mark.once
@@ -121,6 +122,22 @@ def test_the_table_shows_clean_robust_and_noisy_accuracy_with_intervals(folder):
     assert clean.environment.short_commit in table
 
 
+def test_a_number_of_a_smaller_ball_takes_the_place_of_a_higher_one_and_says_so(folder):
+    entry = Entry.load(folder)
+    clean, attack, noise = entry.metrics
+    low = {"correct": 4, "value": 0.1, "low": 0.04, "high": 0.23}
+    smaller = attack.model_copy(update=low | {"name": "PGD Linf 0.01", "epsilon": 0.01, "attack": {"name": "PGD"}})
+    reported = [zoo.Reported(name="PGD Linf 0.01", value=0.194, source="A paper, table 1")]
+    changes = {"metrics": [clean, attack, smaller, noise], "reported": reported}
+    table = results_table([entry.model_copy(update=changes)])
+    low_cell = "10.0 (4.0 to 23.0) PGD"
+    assert f"| {low_cell} [paper 19.4] | {low_cell} within 0.01 |" in table
+    assert "as in `PGD within 0.1`, found its images in that smaller ball" in table
+    assert "smaller ball" not in results_table([entry])
+    page = leaderboard_page([entry.model_copy(update=changes)])
+    assert '"attacks": ["PGD within 0.01"]' in page
+
+
 def test_a_lower_number_measured_by_others_goes_first(folder):
     other = zoo.External(
         name="adaptive",
@@ -133,6 +150,10 @@ def test_a_lower_number_measured_by_others_goes_first(folder):
     )
     entry = Entry.load(folder).model_copy(update={"external": [other]})
     assert "0.0 [A. Nother](https://x.example)" in results_table([entry])
+    # What lies in a smaller ball lies in this one; of a larger one nothing follows.
+    for epsilon, shown in ((0.02, True), (0.2, False)):
+        entry = entry.model_copy(update={"external": [other.model_copy(update={"epsilon": epsilon})]})
+        assert ("A. Nother" in results_table([entry])) is shown
 
 
 def test_the_papers_number_stands_beside_ours(folder):
