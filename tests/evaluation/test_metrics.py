@@ -78,20 +78,23 @@ def test_robust_accuracy_takes_the_lowest_number_of_the_most_images():
 
 
 def test_robust_accuracy_is_bounded_by_attacks_within_smaller_balls_of_the_same_norm_and_images():
-    linf = {"kind": "attack", "norm": "Linf"}
+    data, linf = make_metric().data, {"kind": "attack", "norm": "Linf"}
+    other = data.model_copy(update={"first_index": 10})
     metrics = [
         make_metric(7, name="FGSM", epsilon=0.2, **linf),
         make_metric(1, name="PGD", epsilon=0.15, **linf),
         make_metric(5, name="PGD", epsilon=0.1, **linf),
         make_metric(0, name="AutoAttack", epsilon=0.3, **linf),  # of a larger ball
         make_metric(0, name="PGD", epsilon=0.1, kind="attack", norm="L2"),
-        make_metric(0, 5, name="PGD", epsilon=0.01, **linf),  # of other images
+        make_metric(0, 5, name="PGD", epsilon=0.01, data=data, **linf),  # of the first of them only
+        make_metric(0, name="PGD", epsilon=0.02, data=other, **linf),
         make_metric(0, name="AutoAttack, a stage", epsilon=0.01, attack={"stage": "square"}, **linf),
     ]
     found = [(metric.norm, epsilon, metric.value, metric.epsilon) for epsilon, metric in robust_accuracy(metrics)]
     assert found == [
         ("L2", 0.1, 0.0, 0.1),
         ("Linf", 0.01, 0.0, 0.01),
+        ("Linf", 0.02, 0.0, 0.02),
         ("Linf", 0.1, 0.5, 0.1),
         ("Linf", 0.15, 0.1, 0.15),
         ("Linf", 0.2, 0.1, 0.15),
