@@ -11,7 +11,7 @@ IMAGES = {"digits": (360, 360, 200), "mnist": (1_000, 1_000, 200), "cifar10": (1
 """Images of clean accuracy, of the attacks, and of AutoAttack's attacks alone."""
 SMALLER = {
     "preact_resnet18_cifar10.at_ews": (1_000, 500, 200),
-    "preact_resnet18_cifar10.at_vanilla": (500, 64, 10),
+    "preact_resnet18_cifar10.at_vanilla": (1_000, 250, 200),
     "resnet18_cifar10.at_es_l2_1.0": (500, 64, 10),
     "resnet18_cifar10.trades_l2_1.0": (500, 64, 10),
 }
