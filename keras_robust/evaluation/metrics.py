@@ -225,6 +225,21 @@ class RobustAccuracy(NamedTuple):
     epsilon: float
     metric: Metric
 
+    @property
+    def within(self) -> str:
+        """`" within 0.1"` where the number is of a smaller radius, else empty."""
+        return within(self.metric.epsilon or 0.0, self.epsilon)
+
+
+def within(smaller: float, epsilon: float) -> str:
+    """Returns `" within 0.1"` where what counts for a ball was found in a smaller one, else an empty text.
+
+    Args:
+        smaller: Radius of the ball in which it was found, in pixel units.
+        epsilon: Radius of the ball for which it counts.
+    """
+    return f" within {radius(smaller)}" if smaller < epsilon - 1e-6 else ""
+
 
 def robust_accuracy(metrics: Iterable[Metric]) -> list[RobustAccuracy]:
     """Returns, for each norm and radius, the lowest number measured within that ball.
@@ -252,10 +267,10 @@ def robust_accuracy(metrics: Iterable[Metric]) -> list[RobustAccuracy]:
     for (norm, size), metric in sorted(own.items(), key=lambda item: item[0]):
         lowest = metric
         for (other_norm, other_size), other in own.items():
-            within = other_norm == norm and other_size < size
+            inside = other_norm == norm and other_size < size
             # Attacks may run on the first images only, of the data that all numbers name.
             same_images = (other.data, other.images) == (metric.data, metric.images)
-            if within and same_images and other.value < lowest.value:
+            if inside and same_images and other.value < lowest.value:
                 lowest = other
         found.append(RobustAccuracy(metric.epsilon or 0.0, lowest))
     return found

@@ -47,12 +47,10 @@ def write_leaderboard(path: str | Path, entries: Iterable[Entry], zoo: str | Pat
 def _row(entry: Entry, links: str) -> dict[str, Any]:
     clean = next(metric for metric in entry.metrics if metric.kind == "clean")
     threats = {}
-    for epsilon, metric in robust_accuracy(entry.metrics):
-        number = _number(metric)
-        smaller = within_smaller(epsilon, metric)
-        threats[f"{metric.norm} {radius(epsilon)}"] = number | {
-            "attacks": [f"{each}{smaller}" for each in number["attacks"]]
-        }
+    for found in robust_accuracy(entry.metrics):
+        number = _number(found.metric)
+        number["attacks"] = [f"{each}{found.within}" for each in number["attacks"]]
+        threats[f"{found.metric.norm} {radius(found.epsilon)}"] = number
     for metric in entry.metrics:
         if metric.kind in ("gaussian_noise", "uniform_noise") and metric.sigma:
             threats[f"{metric.kind.replace('_', ' ')} {metric.sigma:.4g}"] = _number(metric)
@@ -65,11 +63,6 @@ def _row(entry: Entry, links: str) -> dict[str, Any]:
         "clean": _number(clean),
         "threats": threats,
     }
-
-
-def within_smaller(epsilon: float, metric: Metric) -> str:
-    """Returns `" within 0.1"` where a number that counts for `epsilon` was measured within a smaller radius."""
-    return "" if metric.epsilon == epsilon else f" within {radius(metric.epsilon or 0)}"
 
 
 def _number(metric: Metric) -> dict[str, Any]:

@@ -150,10 +150,15 @@ def test_a_lower_number_measured_by_others_goes_first(folder):
     )
     entry = Entry.load(folder).model_copy(update={"external": [other]})
     assert "0.0 [A. Nother](https://x.example)" in results_table([entry])
+
     # What lies in a smaller ball lies in this one; of a larger one nothing follows.
-    for epsilon, shown in ((0.02, True), (0.2, False)):
-        entry = entry.model_copy(update={"external": [other.model_copy(update={"epsilon": epsilon})]})
-        assert ("A. Nother" in results_table([entry])) is shown
+    def table(epsilon):
+        changes = {"external": [other.model_copy(update={"epsilon": epsilon})]}
+        return results_table([entry.model_copy(update=changes)])
+
+    assert "0.0 [A. Nother](https://x.example) within 0.02 |" in table(0.02)
+    assert "within" not in table(0.05)
+    assert "A. Nother" not in table(0.2)
 
 
 def test_the_papers_number_stands_beside_ours(folder):
